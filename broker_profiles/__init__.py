@@ -1,0 +1,21 @@
+"""Celery with the same promises on every broker, chosen by one environment variable.
+
+>>> from broker_profiles import celery_app
+>>> app = celery_app("shop")  # or configure(app) for an application that exists
+"""
+
+from broker_profiles.configuration import celery_app, configure, load
+from broker_profiles.errors import BrokerProfilesError, ConfigurationError
+from broker_profiles.profile import Guarantees, Mode, Profile, Setting
+
+__all__ = [
+    "BrokerProfilesError",
+    "ConfigurationError",
+    "Guarantees",
+    "Mode",
+    "Profile",
+    "Setting",
+    "celery_app",
+    "configure",
+    "load",
+]

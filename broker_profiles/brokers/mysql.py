@@ -1,0 +1,33 @@
+"""MySQL over the leased transport."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from broker_profiles.brokers.leased import DURABLE, NOTES, leased_settings
+from broker_profiles.profile import Broker, Mode, Setting
+from broker_profiles.settings import Environment
+
+
+def _settings(environment: Environment, mode: Mode) -> Iterator[Setting]:
+    address = environment.address("mysql")
+    yield from leased_settings(
+        environment,
+        mode,
+        Setting("broker_url", address.url, "where the database is", address.variable),
+        "broker_profiles.transports.mysql:Transport",
+    )
+
+
+BROKER = Broker(
+    name="mysql",
+    title="MySQL >= 8 or MariaDB >= 10.6",
+    default_results="mysql",
+    settings=_settings,
+    guarantees={Mode.DURABLE: DURABLE},
+    modules=("sqlalchemy", "pymysql"),
+    extra="mysql",
+    notes={Mode.DURABLE: NOTES[Mode.DURABLE]},
+    system="mysql",
+    address="mysql",
+)

@@ -1,0 +1,135 @@
+"""RabbitMQ over AMQP 0-9-1, by py-amqp.
+
+The address is always spelt `pyamqp://`: kombu replaces `amqp://` by the C client wherever that happens
+to be installed.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+from broker_profiles.brokers.common import late_acknowledgement, settings_for_everyone
+from broker_profiles.profile import Broker, Guarantees, Mode, Setting
+from broker_profiles.settings import Environment
+
+_LATER = "not yet: dead letters on RabbitMQ need a dead-letter exchange, which is to come"
+_TWO_BEATS = "two beats each send every tick; run one"
+
+_ALWAYS = frozenset("DEL-7 ETA-3 ORD-2 CTL-1 CTL-2 SEC-1 CFG-1".split())
+
+
+def _address(environment: Environment) -> tuple[str, dict[str, object] | None]:
+    """Return the URL with py-amqp's scheme, and what TLS has to verify."""
+    url = environment.address("rabbitmq").url
+    parts = [part.replace("amqp://", "pyamqp://", 1) for part in url.split(";")]
+    first = urlsplit(parts[0])
+    tls = None
+    if first.scheme == "amqps":
+        tls = {"cert_reqs": ssl.CERT_REQUIRED, "server_hostname": first.hostname}
+    return ";".join(parts), tls
+
+
+def _settings(environment: Environment, mode: Mode) -> Iterator[Setting]:
+    url, tls = _address(environment)
+    where = environment.address("rabbitmq").variable
+    yield Setting("broker_url", url, "always py-amqp, whatever else is installed", where)
+    if tls is not None:
+        yield Setting("broker_use_ssl", tls, "the server's certificate and name are verified")
+    yield from settings_for_everyone(environment)
+    yield Setting("broker_heartbeat", 30, "a half-open connection is found within a minute (Celery: 120 s)")
+    yield Setting(
+        "control_queue_durable",
+        True,
+        "RabbitMQ 4.3 refuses queues that are neither durable nor exclusive",
+    )
+    yield Setting("control_queue_exclusive", False, "a durable queue cannot be exclusive")
+    yield Setting("event_queue_durable", True, "as for the control queue")
+    yield Setting("event_queue_exclusive", False, "as for the control queue")
+    if mode is Mode.DURABLE:
+        yield from _durable(environment)
+    else:
+        yield from _fast()
+
+
+def _durable(environment: Environment) -> Iterator[Setting]:
+    yield from late_acknowledgement()
+    yield Setting(
+        "broker_transport_options",
+        {
+            "confirm_publish": True,
+            "confirm_timeout": environment.number("publish_timeout_seconds"),
+            "max_retries": 2,
+            "interval_start": 0,
+            "interval_step": 0.2,
+        },
+        "delay() returns once RabbitMQ has the message on a majority of its nodes",
+        environment.source("publish_timeout_seconds"),
+    )
+    yield Setting("task_default_queue_type", "quorum", "replicated, and counts deliveries")
+    yield Setting("task_create_missing_queue_type", "quorum", "as for the default queue")
+    yield Setting("task_default_exchange_type", "topic", "native delayed delivery needs topic exchanges")
+    yield Setting("task_create_missing_queue_exchange_type", "topic", "as for the default exchange")
+    yield Setting(
+        "broker_native_delayed_delivery_queue_type",
+        "quorum",
+        "what waits for its time is replicated too",
+    )
+
+
+def _fast() -> Iterator[Setting]:
+    yield Setting(
+        "task_acks_late",
+        False,
+        "a message is acknowledged on receipt: a killed worker loses its tasks",
+    )
+    yield Setting("worker_prefetch_multiplier", 32, "fewer pauses between short tasks")
+    yield Setting("task_queue_max_priority", 10, "classic queues have ten priorities")
+    yield Setting(
+        "broker_transport_options",
+        {"confirm_publish": False},
+        "delay() does not wait for RabbitMQ: a message can be lost with the connection",
+    )
+
+
+BROKER = Broker(
+    name="rabbitmq",
+    title="RabbitMQ 3.10 to 4, AMQP 0-9-1",
+    default_results="rpc",
+    settings=_settings,
+    guarantees={
+        Mode.DURABLE: Guarantees(
+            kept=_ALWAYS | set("DEL-1 DEL-2 DEL-3 DEL-4 DEL-6 ETA-1 ETA-2".split()),
+            not_offered={
+                "DEL-5": _LATER,
+                "DEL-8": _LATER,
+                "ORD-1": "quorum queues have two priorities on RabbitMQ 4 and none before",
+                "BEAT-1": _TWO_BEATS,
+            },
+            priority_levels=2,
+        ),
+        Mode.FAST: Guarantees(
+            kept=_ALWAYS | {"ORD-1", "DEL-4"},
+            not_offered={
+                "DEL-1": "fast: acknowledged on receipt",
+                "DEL-2": "fast: no publisher confirms",
+                "DEL-3": "fast: no publisher confirms",
+                "DEL-5": "fast: acknowledged on receipt",
+                "DEL-6": "fast: what was prefetched returns, what runs may be lost",
+                "DEL-8": _LATER,
+                "ETA-1": "fast: classic queues have no native delayed delivery",
+                "ETA-2": "fast: delayed tasks wait in the workers",
+                "BEAT-1": _TWO_BEATS,
+            },
+            priority_levels=10,
+        ),
+    },
+    modules=("amqp",),
+    notes={
+        Mode.DURABLE: "quorum queues, publisher confirms, native delayed delivery",
+        Mode.FAST: "classic queues, no confirms, acknowledged on receipt",
+    },
+    system="rabbitmq",
+    address="rabbitmq",
+)

@@ -1,0 +1,113 @@
+"""Giving a Celery application its profile.
+
+Our settings go in as defaults, so that what the application sets itself wins, whichever comes first;
+an application or environment that names another broker is an error, for then neither is surely right.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import click
+from celery import Celery
+
+from broker_profiles.errors import BrokerProfilesError, ConflictingSetting
+from broker_profiles.profile import Profile, Setting
+from broker_profiles.registry import require_drivers, resolve
+from broker_profiles.settings import PROFILE_VARIABLE, Environment
+
+App = TypeVar("App", bound=Celery)
+
+#: Shows tracebacks instead of one line where a command stops at a wrong configuration.
+DEBUG_VARIABLE = "BROKER_PROFILES_DEBUG"
+
+#: Variables through which Celery itself takes an address, and the setting each replaces.
+_CELERY_VARIABLES = {
+    "BROKER_URL": "broker_url",
+    "CELERY_BROKER_URL": "broker_url",
+    "CELERY_BROKER_READ_URL": "broker_url",
+    "CELERY_BROKER_WRITE_URL": "broker_url",
+    "CELERY_RESULT_BACKEND": "result_backend",
+}
+
+
+def load(name: str | None = None, environ: Mapping[str, str] | None = None) -> Profile:
+    """Return the profile of this name, or the one `BROKER_PROFILE` names; no server is asked.
+
+    Raises `ConfigurationError`.
+    """
+    return resolve(name or Environment(environ).profile_name)
+
+
+def configure(
+    app: App, profile: str | Profile | None = None, environ: Mapping[str, str] | None = None
+) -> App:
+    """Give an application the settings of a profile, `BROKER_PROFILE`'s where none is given.
+
+    Raises `ConfigurationError`. Inside the `celery` command it prints that error as one line and exits
+    instead, for Celery would show it inside a traceback.
+    """
+    try:
+        environment = Environment(environ)
+        chosen = profile if isinstance(profile, Profile) else resolve(profile or environment.profile_name)
+        require_drivers(chosen)
+        settings = chosen.settings(environment)
+        refuse_other_addresses(settings, environment)
+    except BrokerProfilesError as error:
+        _exit_inside_a_command(error)
+        raise
+    app.add_defaults(lambda: _defaults(app, chosen, settings))
+    app.broker_profile = chosen
+    return app
+
+
+def celery_app(name: str, profile: str | Profile | None = None, **options: Any) -> Celery:
+    """Return a new Celery application on a profile; `options` go to `celery.Celery`."""
+    return configure(Celery(name, **options), profile)
+
+
+def refuse_other_addresses(settings: list[Setting], environment: Environment) -> None:
+    """Raise `ConflictingSetting` where a variable that Celery reads names another server."""
+    ours = {setting.name: setting.value for setting in settings}
+    for variable, name in _CELERY_VARIABLES.items():
+        theirs = environment.get(variable)
+        if theirs and _normal(theirs) != _normal(str(ours.get(name, ""))):
+            raise ConflictingSetting(
+                name=variable,
+                value=theirs,
+                source=f"{PROFILE_VARIABLE} ({name})",
+                ours=str(ours.get(name, "nothing")),
+            )
+
+
+def _defaults(app: Celery, profile: Profile, settings: list[Setting]) -> dict[str, Any]:
+    """Return our settings, after a look at what the application has set for itself."""
+    for setting in settings:
+        if setting.name not in ("broker_url", "result_backend"):
+            continue
+        own = app.conf.get(setting.name)
+        if own and _normal(str(own)) != _normal(str(setting.value)):
+            error = ConflictingSetting(
+                name=f"{setting.name} in the configuration of the application",
+                value=own,
+                source=f"the profile {profile.name}",
+                ours=setting.value,
+            )
+            _exit_inside_a_command(error)
+            raise error
+    return {setting.name: setting.value for setting in settings}
+
+
+def _normal(url: str) -> str:
+    scheme, separator, rest = url.partition("://")
+    return scheme.removeprefix("py") + separator + rest.rstrip("/")
+
+
+def _exit_inside_a_command(error: BrokerProfilesError) -> None:
+    if click.get_current_context(silent=True) is None or os.environ.get(DEBUG_VARIABLE):
+        return
+    sys.stderr.write(f"Error: {error}\n")
+    raise SystemExit(error.exit_status)

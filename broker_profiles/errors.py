@@ -1,0 +1,124 @@
+"""Everything this package raises, under one root.
+
+The docstring of a class is its message: `{names}` in it are filled in from the keyword arguments, so
+that every error says what is wrong and what to do about it, in one line. Values that may hold a
+password must be passed through `redact` first.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import re
+from collections.abc import Iterable
+
+_CREDENTIALS = re.compile(r"(?P<head>[A-Za-z][A-Za-z0-9+.-]*://[^\s/?#:@]*):[^\s/?#]*@")
+
+
+def redact(text: object) -> str:
+    """Return `text` with the password of every URL in it replaced by `***`."""
+    return _CREDENTIALS.sub(r"\g<head>:***@", str(text))
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return ` Did you mean 'x'?` for the nearest known name, or an empty string."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+class BrokerProfilesError(Exception):
+    """Something in broker-profiles went wrong."""
+
+    #: What a command exits with: 2 for what the user wrote, 1 for what failed.
+    exit_status = 1
+
+    def __init__(self, **details: object) -> None:
+        self.details = details
+        super().__init__(redact(inspect.cleandoc(type(self).__doc__ or "").format(**details)))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild, (type(self), self.details)
+
+
+def _rebuild(cls: type[BrokerProfilesError], details: dict[str, object]) -> BrokerProfilesError:
+    return cls(**details)
+
+
+class ConfigurationError(BrokerProfilesError):
+    """The configuration is wrong: {problem}"""
+
+    exit_status = 2
+
+
+class UnknownProfile(ConfigurationError):
+    """Unknown {part} {name!r} in the profile {profile!r}.{hint} `broker-profiles list` shows all."""
+
+
+class MalformedProfile(ConfigurationError):
+    """The profile {profile!r} is not of the form BROKER[:MODE][+RESULTS], such as 'redis:fast+mysql'."""
+
+
+class UnsupportedCombination(ConfigurationError):
+    """The profile {profile!r} cannot be: {problem}"""
+
+
+class UnknownSetting(ConfigurationError):
+    """Unknown environment variable {name}.{hint} Correct it, or unset it."""
+
+
+class InvalidSetting(ConfigurationError):
+    """{name} is {value!r}, but has to be {expected}."""
+
+
+class MalformedURL(ConfigurationError):
+    """{name} is not a usable address: {problem}. It should look like {example}."""
+
+
+class UnreadableSecret(ConfigurationError):
+    """{name} names the file {path!r}, which cannot be read: {problem}."""
+
+
+class AmbiguousSetting(ConfigurationError):
+    """Both {name} and {name}_FILE are set; keep one of them."""
+
+
+class ConflictingSetting(ConfigurationError):
+    """{name} is set to {value!r}, but {source} says {ours!r}; remove one of the two."""
+
+
+class MissingDriver(ConfigurationError):
+    """The profile {profile!r} needs the Python package {module!r}: pip install 'broker-profiles[{extra}]'."""
+
+
+class ChordsNotSupported(BrokerProfilesError, NotImplementedError):
+    """A chord needs a result store that other processes can read, and {profile!r} has none: choose a profile such as {better!r}."""
+
+
+class StoreError(BrokerProfilesError):
+    """{store} failed: {problem}"""
+
+
+class StoreUnavailable(StoreError):
+    """{store} cannot be reached: {problem}"""
+
+
+class StoreBusy(StoreUnavailable):
+    """{store} was locked by another process for more than {seconds:g} s; is one of its processes stopped or hung?"""
+
+
+class StoreFull(StoreUnavailable):
+    """{store} cannot take more: {problem}. Make room on its disk; nothing was lost."""
+
+
+class StoreReadOnly(StoreError):
+    """{store} cannot be written: {problem}. Give this user write access to the file and its folder."""
+
+
+class NotOurStore(StoreError):
+    """{store} is not a broker-profiles store: {problem}. Name another file."""
+
+    exit_status = 2
+
+
+class Unroutable(BrokerProfilesError):
+    """No queue is bound to the exchange {exchange!r} with the routing key {routing_key!r}, so the message was not sent."""

@@ -1,0 +1,30 @@
+"""Results in MongoDB."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from broker_profiles.profile import Guarantees, Mode, ResultStore, Setting
+from broker_profiles.results.common import BEAT_EXPIRES, WAITS_LONGER, retried_operations
+from broker_profiles.settings import Environment
+
+
+def _settings(environment: Environment, _mode: Mode) -> Iterator[Setting]:
+    address = environment.address("mongodb", results=True)
+    yield Setting("result_backend", address.url, "one document a result", address.variable)
+    yield from retried_operations()
+
+
+STORE = ResultStore(
+    name="mongodb",
+    title="MongoDB >= 5",
+    settings=_settings,
+    guarantees=Guarantees(
+        kept=frozenset({"RES-1", "RES-2"}),
+        not_offered={"RES-3": BEAT_EXPIRES, "RES-4": WAITS_LONGER},
+    ),
+    modules=("pymongo",),
+    extra="mongodb",
+    system="mongodb",
+    address="mongodb",
+)

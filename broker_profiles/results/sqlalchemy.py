@@ -1,0 +1,50 @@
+"""What the SQL result stores share: Celery's database backend with connections that are checked."""
+
+from __future__ import annotations
+
+from broker_profiles.profile import Guarantees, Mode, ResultStore, Setting, SettingsFunction
+from broker_profiles.results.common import BEAT_EXPIRES, WAITS_LONGER, retried_operations
+from broker_profiles.settings import Environment, with_driver
+
+GUARANTEES = Guarantees(
+    kept=frozenset({"RES-1", "RES-2"}),
+    not_offered={"RES-3": BEAT_EXPIRES, "RES-4": WAITS_LONGER},
+)
+
+
+def settings_at(kind: str) -> SettingsFunction:
+    """Return the settings of results in the database of this kind of address."""
+
+    def settings(environment: Environment, _mode: Mode) -> list[Setting]:
+        address = environment.address(kind, results=True)
+        return [
+            Setting(
+                "result_backend",
+                f"db+{with_driver(address.url)}",
+                "one row a result",
+                address.variable,
+            ),
+            Setting("database_short_lived_sessions", True, "no transaction stays open between tasks"),
+            Setting(
+                "database_engine_options",
+                {"pool_pre_ping": True, "pool_recycle": 1800},
+                "a connection the server has closed is replaced, not an error",
+            ),
+            *retried_operations(),
+        ]
+
+    return settings
+
+
+def store(name: str, title: str, module: str) -> ResultStore:
+    """Return the result store of one kind of database."""
+    return ResultStore(
+        name=name,
+        title=title,
+        settings=settings_at(name),
+        guarantees=GUARANTEES,
+        modules=("sqlalchemy", module),
+        extra=name,
+        system=name,
+        address=name,
+    )

@@ -1,0 +1,1 @@
+"""Kombu transports: the leased transport, its stores, and what other transports need."""

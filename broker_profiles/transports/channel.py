@@ -1,0 +1,266 @@
+"""A channel of the leased transport: its consumers, its prefetch count, the receipts of what it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from kombu.message import Message as KombuMessage
+from kombu.transport import virtual
+from kombu.transport.base import to_rabbitmq_queue_arguments
+
+from broker_profiles.errors import Unroutable
+from broker_profiles.transports import envelope, routing
+from broker_profiles.transports.store import REJECTED, UNREADABLE, Delivery, Outgoing, Receipt
+
+if TYPE_CHECKING:
+    from broker_profiles.transports.leased import Transport
+
+#: The most messages one reservation asks for where the consumer sets no limit.
+_BATCH = 100
+
+#: Seconds after which an auto-delete queue that names no expiry is removed, unused.
+_AUTO_DELETE_AFTER = 300.0
+
+_PERSISTENT = 2
+
+
+class Consumer(NamedTuple):
+    """Who gets the messages of a queue."""
+
+    queue: str
+    no_ack: bool
+    callback: Callable[[Any], None]
+
+
+class Message(KombuMessage):  # type: ignore[misc]
+    """A delivered message; one that cannot be decoded is set aside when it is acknowledged."""
+
+    def decode(self) -> Any:
+        """Return the decoded body."""
+        try:
+            return super().decode()
+        except Exception as error:
+            self.channel.note_unreadable(self.delivery_tag, error)
+            raise
+
+
+class Channel(virtual.Channel):  # type: ignore[misc]
+    """A channel: its consumers, its prefetch count, and the receipts of what it holds."""
+
+    Message = Message
+    supports_fanout = True
+
+    def __init__(self, connection: Transport, **kwargs: Any) -> None:
+        super().__init__(connection, **kwargs)
+        self.prefetch_count = 0
+        self._by_queue: dict[str, Consumer] = {}
+        self._tags: dict[str, str] = {}
+        self._held: dict[int, Receipt] = {}
+        self._unreadable: dict[int, str] = {}
+        self._turn = 0
+
+    # -- publishing -------------------------------------------------------------------------------
+
+    def basic_publish(self, message: dict[str, Any], exchange: str, routing_key: str, **_: Any) -> None:
+        """Store a message in every queue it is routed to.
+
+        Raises `Unroutable` for a persistent message that no queue would get.
+        """
+        properties = message["properties"]
+        queues = self.connection.route(exchange, routing_key)
+        if not queues:
+            if properties.get("delivery_mode") == _PERSISTENT:
+                raise Unroutable(exchange=exchange, routing_key=routing_key)
+            return
+        properties["delivery_info"] = {"exchange": exchange, "routing_key": routing_key}
+        body = envelope.pack(message)
+        priority = routing.priority_of(properties)
+        delay = routing.delay_of(message["headers"], datetime.now(UTC))
+        expires = routing.expiry_of(properties)
+        self.connection.store.publish([Outgoing(queue, body, priority, delay, expires) for queue in queues])
+
+    # -- queues -----------------------------------------------------------------------------------
+
+    def prepare_queue_arguments(self, arguments: Any, **options: Any) -> Any:
+        """Return the arguments with expiry and message TTL among them, as RabbitMQ names them."""
+        return to_rabbitmq_queue_arguments(arguments or {}, **options)
+
+    def _new_queue(self, queue: str, auto_delete: bool = False, arguments: Any = None, **_: Any) -> None:
+        arguments = arguments or {}
+        expires = _seconds(arguments.get("x-expires"))
+        if expires is None and auto_delete:
+            expires = _AUTO_DELETE_AFTER
+        ttl = _seconds(arguments.get("x-message-ttl"))
+        self.connection.store.declare(queue, expires=expires, message_ttl=ttl)
+
+    def _has_queue(self, queue: str, **_: Any) -> bool:
+        return self.connection.store.exists(queue)
+
+    def _size(self, queue: str) -> int:
+        sizes = self.connection.store.sizes(queue)
+        return sizes.ready + sizes.delayed
+
+    def _purge(self, queue: str) -> int:
+        return self.connection.store.purge(queue)
+
+    def queue_bind(self, queue: str, exchange: str | None = None, routing_key: str = "", **_: Any) -> None:
+        """Bind a queue for every process, not for this one alone."""
+        self.connection.store.bind(exchange or "amq.direct", routing_key, queue)
+
+    def queue_unbind(self, queue: str, exchange: str | None = None, routing_key: str = "", **_: Any) -> None:
+        """Take a binding away."""
+        self.connection.store.unbind(exchange or "amq.direct", routing_key, queue)
+
+    def queue_delete(self, queue: str, if_unused: bool = False, if_empty: bool = False, **_: Any) -> None:
+        """Remove a queue with its messages."""
+        if not (if_empty and self._size(queue)):
+            self.connection.store.drop(queue)
+
+    def get_table(self, exchange: str) -> list[tuple[str, None, str]]:
+        """Return the bindings of an exchange in kombu's form."""
+        return [(key, None, queue) for key, queue in self.connection.store.bindings(exchange)]
+
+    # -- consuming --------------------------------------------------------------------------------
+
+    def basic_consume(
+        self,
+        queue: str,
+        no_ack: bool,
+        callback: Callable[[Any], None],
+        consumer_tag: str,
+        **_: Any,
+    ) -> None:
+        """Deliver the messages of a queue to a callback."""
+        self._by_queue[queue] = Consumer(queue, no_ack, callback)
+        self._tags[consumer_tag] = queue
+        self.connection.on_consuming()
+
+    def basic_cancel(self, consumer_tag: str) -> None:
+        """Stop delivering."""
+        queue = self._tags.pop(consumer_tag, None)
+        if queue is not None and queue not in self._tags.values():
+            self._by_queue.pop(queue, None)
+
+    def basic_qos(self, prefetch_size: int = 0, prefetch_count: int = 0, apply_global: bool = False) -> None:
+        """Hold at most so many unacknowledged messages; 0 for no limit."""
+        self.prefetch_count = prefetch_count
+        self.connection.wake()
+
+    def basic_get(self, queue: str, no_ack: bool = False, **_: Any) -> Message | None:
+        """Return one message of a queue, or None."""
+        self.connection.on_consuming()
+        for delivery in self.connection.reserve([queue], 1):
+            return self._message(delivery, no_ack=no_ack)
+        return None
+
+    @property
+    def queues(self) -> list[str]:
+        """The queues consumed, beginning with another one each time."""
+        names = list(self._by_queue)
+        if len(names) > 1:
+            self._turn = (self._turn + 1) % len(names)
+            names = names[self._turn :] + names[: self._turn]
+        return names
+
+    def room(self) -> int:
+        """Return how many more messages may be delivered now."""
+        if not self._by_queue:
+            return 0
+        if not self.prefetch_count:
+            return _BATCH
+        return max(0, self.prefetch_count - len(self._held))
+
+    def deliver(self, delivery: Delivery) -> None:
+        """Hand a message to its consumer; give it back if there is none any more."""
+        consumer = self._by_queue.get(delivery.queue)
+        if consumer is None:
+            self.connection.release([delivery.receipt], counted=False)
+            return
+        message = self._message(delivery, no_ack=consumer.no_ack)
+        if message is not None:
+            consumer.callback(message)
+
+    def _message(self, delivery: Delivery, *, no_ack: bool) -> Message | None:
+        try:
+            parts = envelope.unpack(delivery.body)
+        except envelope.UnreadableEnvelope as error:
+            self.connection.set_aside(delivery.receipt, UNREADABLE, str(error))
+            return None
+        tag = self.connection.next_tag()
+        if no_ack:
+            self.connection.settle(delivery.receipt)
+        else:
+            self._held[tag] = delivery.receipt
+        info = parts.properties.get("delivery_info") or {}
+        info.update(
+            priority=delivery.priority,
+            redelivered=delivery.deliveries > 1,
+            delivery_count=delivery.deliveries,
+        )
+        return Message(
+            channel=self,
+            body=parts.body,
+            delivery_tag=tag,
+            content_type=parts.content_type,
+            content_encoding=parts.content_encoding,
+            headers=parts.headers,
+            properties=parts.properties,
+            delivery_info=info,
+        )
+
+    # -- settling ---------------------------------------------------------------------------------
+
+    def note_unreadable(self, delivery_tag: int, error: Exception) -> None:
+        """Remember why a message could not be decoded."""
+        self._unreadable[delivery_tag] = f"{type(error).__name__}: {error}"
+
+    def basic_ack(self, delivery_tag: int, multiple: bool = False) -> None:
+        """Acknowledge a message, soon; from any thread."""
+        receipt = self._held.pop(delivery_tag, None)
+        reason = self._unreadable.pop(delivery_tag, None)
+        if receipt is None:
+            return
+        if reason is None:
+            self.connection.settle(receipt)
+        else:
+            self.connection.set_aside(receipt, UNREADABLE, reason)
+
+    def basic_reject(self, delivery_tag: int, requeue: bool = False) -> None:
+        """Put a message back, counting the delivery, or make a dead letter of it; from any thread."""
+        receipt = self._held.pop(delivery_tag, None)
+        if receipt is None:
+            return
+        if requeue:
+            self.connection.release([receipt], counted=True)
+            return
+        detail = self._unreadable.pop(delivery_tag, "")
+        self.connection.set_aside(receipt, UNREADABLE if detail else REJECTED, detail)
+
+    def basic_recover(self, requeue: bool = False) -> None:
+        """Put back everything that this channel holds."""
+        receipts = [self._held.pop(tag) for tag in list(self._held)]
+        if receipts:
+            self.connection.release(receipts, counted=False)
+
+    def close(self) -> None:
+        """Put back what is held and stop consuming; does nothing in a forked child."""
+        if self.closed:
+            return
+        self.closed = True
+        self._tags.clear()
+        self._by_queue.clear()
+        transport = self.connection
+        if transport is not None:
+            try:
+                if transport.of_this_process:
+                    transport.flush()
+                    self.basic_recover(requeue=True)
+            finally:
+                transport.close_channel(self)
+        self.exchange_types = None
+
+
+def _seconds(milliseconds: float | None) -> float | None:
+    return None if milliseconds is None else milliseconds / 1000

@@ -1,0 +1,297 @@
+"""The leased transport: all the kombu plumbing, once, over any `Store`.
+
+A message is leased to the connection that reserved it. The lease is renewed while the process lives, by
+a thread of its own, and covers everything the connection holds; so a task may last as long as it likes,
+and what a dead process held is delivered again when its lease runs out.
+
+Acknowledgements are collected and travel with the next reservation, in one step of the store. One that
+is lost with its process means a second delivery, never a loss.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from array import array
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from kombu.exceptions import ChannelError
+from kombu.transport import base, virtual
+from kombu.utils.uuid import uuid
+
+from broker_profiles.errors import StoreUnavailable, Unroutable, redact
+from broker_profiles.transports import routing
+from broker_profiles.transports.channel import Channel
+from broker_profiles.transports.store import Delivery, Receipt, Store
+from broker_profiles.transports.threads import Keeper, Wakeup, Watcher
+
+logger = logging.getLogger(__name__)
+
+#: Seconds for which the bindings of a topic exchange are remembered; events are many, their readers few.
+_TOPICS_REMEMBERED = 1.0
+
+
+class Transport(virtual.Transport):  # type: ignore[misc]
+    """A connection: one store, one lease, the channels over it."""
+
+    Channel = Channel
+    #: Set by each system's transport.
+    store_class: type[Store]
+    can_parse_url = True
+    connection_errors = (*base.Transport.connection_errors, StoreUnavailable, OSError)
+    channel_errors = (*base.Transport.channel_errors, ChannelError, Unroutable)
+    implements = base.Transport.implements.extend(
+        asynchronous=True,
+        exchange_type=frozenset(["direct", "topic", "fanout"]),
+        heartbeats=False,
+    )
+
+    def __init__(self, client: Any, **kwargs: Any) -> None:
+        self.client = client
+        self.state = virtual.BrokerState()
+        self.channels: list[Channel] = []
+        self._avail_channels: list[Channel] = []
+        self._used_channel_ids = array("H")
+        self.consumer_id = uuid()
+        self._pid = os.getpid()
+        self._store: Store | None = None
+        self._settled: deque[Receipt] = deque()
+        self._settled_since = 0.0
+        self._using_store = threading.RLock()
+        self._tag = 0
+        self._keeper: Keeper | None = None
+        self._watcher: Watcher | None = None
+        self._wakeup: Wakeup | None = None
+        self._topics: dict[str, tuple[float, list[tuple[str, str]]]] = {}
+        self._first = 0
+
+    # -- connecting -------------------------------------------------------------------------------
+
+    @property
+    def store(self) -> Store:
+        """The store of this connection. Raises `StoreUnavailable`."""
+        if self._store is None:
+            self._store = self.store_class.open(self.client.hostname or "", self._options)
+        return self._store
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        return dict(self.client.transport_options)
+
+    @property
+    def of_this_process(self) -> bool:
+        """Whether this connection was made here and not inherited over a fork."""
+        return self._pid == os.getpid()
+
+    def establish_connection(self) -> Transport:
+        """Open the store, so that a bad address fails here and not at the first message."""
+        _ = self.store
+        self._avail_channels.append(self.create_channel(self))
+        return self
+
+    def create_channel(self, connection: Any) -> Channel:
+        """Return a channel."""
+        if self._avail_channels:
+            return self._avail_channels.pop()
+        channel = self.Channel(self)
+        self.channels.append(channel)
+        return channel
+
+    def close_connection(self, connection: Any) -> None:
+        """Give back what is held, end the threads, close the store."""
+        for thread in (self._keeper, self._watcher):
+            if thread is not None:
+                thread.end()
+        self._keeper = self._watcher = None
+        try:
+            for channel in [*self._avail_channels, *self.channels]:
+                channel.close()
+            if self._store is not None and self.of_this_process:
+                self._store.forget(self.consumer_id)
+        finally:
+            self._avail_channels.clear()
+            self.channels.clear()
+            if self._wakeup is not None:
+                self._wakeup.close()
+                self._wakeup = None
+            store, self._store = self._store, None
+            if store is not None:
+                store.close()
+
+    def verify_connection(self, connection: Any) -> bool:
+        """Return whether the store is open."""
+        return self._store is not None
+
+    def driver_version(self) -> str:
+        """Return the version of the system."""
+        return self.store.version()
+
+    def as_uri(self, uri: str, include_password: bool = False, mask: str = "**") -> str:
+        """Return the address for people to read."""
+        return uri if include_password else redact(uri)
+
+    # -- routing ----------------------------------------------------------------------------------
+
+    def route(self, exchange: str, routing_key: str) -> list[str]:
+        """Return the queues a message goes to."""
+        if not exchange:
+            return [routing_key]
+        kind = self.state.exchanges.get(exchange, {}).get("type", "direct")
+        return routing.route(kind, self._bindings(exchange, kind), routing_key)
+
+    def _bindings(self, exchange: str, kind: str) -> Iterable[tuple[str, str]]:
+        if kind != "topic":
+            return self.store.bindings(exchange)
+        known_at, bindings = self._topics.get(exchange, (-_TOPICS_REMEMBERED, []))
+        if time.monotonic() - known_at >= _TOPICS_REMEMBERED:
+            bindings = self.store.bindings(exchange)
+            self._topics[exchange] = (time.monotonic(), bindings)
+        return bindings
+
+    # -- consuming --------------------------------------------------------------------------------
+
+    def next_tag(self) -> int:
+        """Return a delivery tag that no other message of this connection has."""
+        self._tag += 1
+        return self._tag
+
+    def consumed_queues(self) -> list[str]:
+        """Return the queues of all consumers."""
+        return [queue for channel in list(self.channels) for queue in channel.queues]
+
+    def on_consuming(self) -> None:
+        """Begin to hold a lease, and look for messages."""
+        if self._keeper is None:
+            lease = float(self._options.get("lease_seconds", 15.0))
+            self._keeper = Keeper(self, lease)
+            self._keeper.start()
+        self.wake()
+
+    def on_lease_lost(self) -> None:
+        """Say that others may hold what this connection holds; its receipts are refused by the store."""
+        logger.warning(
+            "The lease of this worker ran out while it was stopped or cut off; "
+            "its unfinished tasks may run elsewhere, and its acknowledgements of them do nothing."
+        )
+
+    def reserve(self, queues: list[str], limit: int) -> list[Delivery]:
+        """Reserve messages, sending along what was settled."""
+        with self._using_store:
+            settled = self._take_settled()
+            try:
+                return self.store.reserve(self.consumer_id, queues, limit, settled)
+            except BaseException:
+                self._settled.extendleft(reversed(settled))
+                raise
+
+    def pump(self) -> int:
+        """Reserve once for every channel and deliver; return how many messages that were.
+
+        Where a channel got all it asked for, the loop is woken to ask again.
+        """
+        delivered = 0
+        more = idle = False
+        self._first += 1
+        channels = self.channels[self._first % max(1, len(self.channels)) :]
+        for channel in [*channels, *self.channels[: len(self.channels) - len(channels)]]:
+            room = channel.room()
+            if not room:
+                continue
+            deliveries = self.reserve(channel.queues, room)
+            for delivery in deliveries:
+                channel.deliver(delivery)
+            delivered += len(deliveries)
+            more = more or len(deliveries) == room
+            idle = idle or len(deliveries) < room
+        if self._settled and not more:
+            self.flush()
+        if more:
+            self.wake()
+        elif idle and self._watcher is not None:
+            self._watcher.arm()
+        return delivered
+
+    def drain_events(self, connection: Any, timeout: float | None = None) -> None:
+        """Deliver what there is, waiting for it up to `timeout` seconds. Raises `TimeoutError`."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while not self.pump():
+            left = 1.0 if deadline is None else min(1.0, deadline - time.monotonic())
+            if left <= 0:
+                raise TimeoutError("no message")
+            self.store.wait(self.consumed_queues(), left)
+
+    # -- settling ---------------------------------------------------------------------------------
+
+    def settle(self, receipt: Receipt) -> None:
+        """Note an acknowledgement; from any thread."""
+        if not self._settled:
+            self._settled_since = time.monotonic()
+        self._settled.append(receipt)
+        self.wake()
+
+    def flush(self) -> None:
+        """Send the acknowledgements that are noted."""
+        with self._using_store:
+            self._acknowledge(self.store)
+
+    def release(self, receipts: Sequence[Receipt], *, counted: bool) -> None:
+        """Put messages back; from any thread."""
+        with self._using_store:
+            self.store.release(receipts, counted=counted)
+        self.wake()
+
+    def set_aside(self, receipt: Receipt, reason: str, detail: str) -> None:
+        """Make a dead letter of a message; from any thread."""
+        with self._using_store:
+            self.store.set_aside([receipt], reason, detail)
+        self.wake()
+
+    def settle_overdue(self, store: Store, seconds: float) -> None:
+        """Send them over another store if they have waited this long, for the loop may be busy for hours."""
+        if self._settled and time.monotonic() - self._settled_since >= seconds:
+            self._acknowledge(store)
+
+    def _acknowledge(self, store: Store) -> None:
+        settled = self._take_settled()
+        if not settled:
+            return
+        try:
+            store.acknowledge(settled)
+        except BaseException:
+            self._settled.extendleft(reversed(settled))
+            raise
+
+    def _take_settled(self) -> list[Receipt]:
+        taken: list[Receipt] = []
+        try:
+            while True:
+                taken.append(self._settled.popleft())
+        except IndexError:
+            return taken
+
+    # -- the event loop ---------------------------------------------------------------------------
+
+    def register_with_event_loop(self, connection: Any, loop: Any) -> None:
+        """Deliver from Celery's event loop whenever a message may be ready."""
+        self._wakeup = Wakeup()
+        self._watcher = Watcher(self, self.wake)
+        self._watcher.start()
+        loop.add_reader(self._wakeup, self._on_wakeup)
+        self.wake()
+
+    def wake(self) -> None:
+        """Make the event loop look for messages; from any thread, and harmless without a loop."""
+        if self._wakeup is not None:
+            self._wakeup.set()
+
+    def _on_wakeup(self) -> None:
+        if self._wakeup is not None:
+            self._wakeup.clear()
+            self.pump()
+
+    def on_readable(self, connection: Any, loop: Any) -> None:
+        """Do nothing: `register_with_event_loop` has set up all there is."""

@@ -1,0 +1,434 @@
+"""The leased store in one SQLite file, and the transport over it.
+
+A message is a row whose state says which partial index it is in: ready by (queue, priority, order sent),
+delayed by due time, leased by consumer. So the cost of each step depends on the messages it touches and
+not on how many wait. Acknowledged messages are deleted at once.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+from broker_profiles.transports import leased
+from broker_profiles.transports.sqlite_file import IN_MEMORY, SQLiteFile
+from broker_profiles.transports.store import (
+    DELIVERIES_EXHAUSTED,
+    DeadLetter,
+    Delivery,
+    Outgoing,
+    Receipt,
+    Sizes,
+    Store,
+)
+
+_READY, _DELAYED, _LEASED = 0, 1, 2
+
+# AUTOINCREMENT: an id is never used twice, so that an old receipt cannot fit a new message.
+# Times are milliseconds since the epoch.
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS queues (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE,
+    expires INTEGER, message_ttl INTEGER, used_at INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS messages (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, queue INTEGER NOT NULL, priority INTEGER NOT NULL,
+    state INTEGER NOT NULL, due INTEGER, expires INTEGER, consumer TEXT,
+    token INTEGER NOT NULL DEFAULT 0, deliveries INTEGER NOT NULL DEFAULT 0, body BLOB NOT NULL);
+CREATE INDEX IF NOT EXISTS ready ON messages (queue, priority DESC, id) WHERE state = 0;
+CREATE INDEX IF NOT EXISTS delayed ON messages (due) WHERE state = 1;
+CREATE INDEX IF NOT EXISTS leased ON messages (consumer) WHERE state = 2;
+CREATE INDEX IF NOT EXISTS expiring ON messages (expires) WHERE expires IS NOT NULL;
+CREATE TABLE IF NOT EXISTS consumers (id TEXT PRIMARY KEY, until INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS bindings (
+    exchange TEXT NOT NULL, routing_key TEXT NOT NULL, queue TEXT NOT NULL,
+    PRIMARY KEY (exchange, routing_key, queue)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS dead (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, queue TEXT NOT NULL, priority INTEGER NOT NULL,
+    reason TEXT NOT NULL, detail TEXT NOT NULL, deliveries INTEGER NOT NULL,
+    died_at INTEGER NOT NULL, body BLOB NOT NULL)
+"""
+
+_INSERT = f"""
+INSERT INTO messages (queue, priority, state, due, expires, body)
+SELECT id, ?1, CASE WHEN ?2 > ?3 THEN {_DELAYED} ELSE {_READY} END, ?2,
+       CASE WHEN message_ttl IS NULL THEN ?4 ELSE min(coalesce(?4, ?2 + message_ttl), ?2 + message_ttl) END,
+       ?5
+FROM queues WHERE name = ?6
+"""
+
+_RESERVE = f"""
+UPDATE messages
+SET state = {_LEASED}, consumer = ?, token = token + 1, deliveries = deliveries + 1
+WHERE id IN (SELECT id FROM messages WHERE queue = ? AND state = {_READY}
+             ORDER BY priority DESC, id LIMIT ?)
+RETURNING id, token, deliveries, priority, expires, body
+"""
+
+_BURY = """
+INSERT INTO dead (queue, priority, reason, detail, deliveries, died_at, body)
+SELECT queues.name, priority, ?, ?, deliveries, ?, body
+FROM messages JOIN queues ON queues.id = messages.queue WHERE messages.id = ? AND token = ?
+"""
+
+_HELD = f"WHERE id = ? AND token = ? AND state = {_LEASED}"
+
+#: How often `wait` looks, in seconds: at first, and after it has waited in vain for a while.
+_FIRST_LOOK, _LAST_LOOK = 0.001, 0.01
+
+
+def _now() -> int:
+    return int(time.time() * 1000)
+
+
+class SQLiteStore(Store):
+    """A `Store` in one file; see the interface for what each method promises."""
+
+    system = "sqlite"
+
+    def __init__(self, file: SQLiteFile, lease_seconds: float, delivery_limit: int) -> None:
+        self._file = file
+        self._lease = int(lease_seconds * 1000)
+        self._delivery_limit = delivery_limit
+
+    @classmethod
+    def open(cls, url: str, options: Mapping[str, Any]) -> Self:
+        """Open the file of `sqlite:////absolute/path`, creating it and its tables where needed."""
+        path = urlsplit(url).path
+        file = SQLiteFile(
+            path if path.strip("/") else IN_MEMORY,
+            SCHEMA,
+            timeout=float(options.get("timeout_seconds", 5.0)),
+            synchronous=str(options.get("synchronous", "NORMAL")),
+        )
+        store = cls(
+            file,
+            float(options.get("lease_seconds", 15.0)),
+            int(options.get("delivery_limit", 5)),
+        )
+        _ = file.connection
+        return store
+
+    def clone(self) -> Self:
+        """Return a connection of its own to the same file."""
+        return type(self)(self._file.twin(), self._lease / 1000, self._delivery_limit)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def version(self) -> str:
+        """Return the version of the SQLite library."""
+        return sqlite3.sqlite_version
+
+    # -- messages ---------------------------------------------------------------------------------
+
+    def publish(self, messages: Sequence[Outgoing]) -> None:
+        """Insert the messages in one transaction."""
+        now = _now()
+        if len(messages) == 1:
+            # One statement is a transaction by itself, at a third of the cost.
+            if not self._file.write(_INSERT, _row(messages[0], now)):
+                self.declare(messages[0].queue, expires=None, message_ttl=None)
+                self._file.write(_INSERT, _row(messages[0], now))
+            return
+        for queue in {message.queue for message in messages}:
+            if not self.exists(queue):
+                self.declare(queue, expires=None, message_ttl=None)
+        with self._file.transaction() as connection:
+            connection.executemany(_INSERT, (_row(message, now) for message in messages))
+
+    def reserve(
+        self,
+        consumer: str,
+        queues: Sequence[str],
+        limit: int,
+        acknowledge: Sequence[Receipt] = (),
+    ) -> list[Delivery]:
+        """Lease messages; a look that takes no lock comes first, so that idle consumers disturb nobody."""
+        if not acknowledge and not self._something(queues):
+            return []
+        now = _now()
+        found: list[Delivery] = []
+        with self._file.transaction() as connection:
+            _acknowledge(connection, acknowledge)
+            _promote(connection, now)
+            connection.execute("INSERT OR IGNORE INTO consumers VALUES (?, ?)", (consumer, now + self._lease))
+            for queue in queues:
+                if len(found) >= limit:
+                    break
+                found += self._take(connection, consumer, queue, limit - len(found), now)
+        return found
+
+    def _take(
+        self, connection: sqlite3.Connection, consumer: str, queue: str, limit: int, now: int
+    ) -> list[Delivery]:
+        row = connection.execute("SELECT id FROM queues WHERE name = ?", (queue,)).fetchone()
+        if row is None:
+            return []
+        taken: list[Delivery] = []
+        while len(taken) < limit:
+            wanted = limit - len(taken)
+            rows = connection.execute(_RESERVE, (consumer, row[0], wanted)).fetchall()
+            for id_, token, deliveries, priority, expires, body in rows:
+                if expires is not None and expires <= now:
+                    connection.execute("DELETE FROM messages WHERE id = ?", (id_,))
+                elif deliveries > self._delivery_limit:
+                    detail = f"delivered {deliveries - 1} times and never finished"
+                    _bury(connection, id_, token, DELIVERIES_EXHAUSTED, detail, now)
+                else:
+                    receipt = Receipt(id_, token)
+                    taken.append(Delivery(queue, body, priority, receipt, deliveries))
+            if len(rows) < wanted:
+                break
+        taken.sort(key=lambda delivery: (-delivery.priority, delivery.receipt.message))
+        return taken
+
+    def acknowledge(self, receipts: Sequence[Receipt]) -> None:
+        """Delete the messages that are still held by these receipts."""
+        if receipts:
+            with self._file.transaction() as connection:
+                _acknowledge(connection, receipts)
+
+    def release(self, receipts: Sequence[Receipt], *, counted: bool) -> None:
+        """Make the messages ready again; their ids, and so their places, stay."""
+        back = 0 if counted else 1
+        with self._file.transaction() as connection:
+            connection.executemany(
+                f"UPDATE messages SET state = {_READY}, consumer = NULL, "
+                f"deliveries = deliveries - {back} {_HELD}",
+                map(_key, receipts),
+            )
+
+    def set_aside(self, receipts: Sequence[Receipt], reason: str, detail: str = "") -> None:
+        """Move the messages to the table of dead letters."""
+        now = _now()
+        with self._file.transaction() as connection:
+            for receipt in receipts:
+                _bury(connection, receipt.message, receipt.token, reason, detail, now)
+
+    def renew(self, consumer: str, queues: Sequence[str]) -> bool:
+        """Extend the lease, and end what has run out."""
+        self._file.check_still_there()
+        now = _now()
+        with self._file.transaction() as connection:
+            self._end_what_ran_out(connection, consumer, now)
+            renewed = connection.execute(
+                "UPDATE consumers SET until = ? WHERE id = ? AND until > ?",
+                (now + self._lease, consumer, now),
+            ).rowcount
+            if not renewed:
+                _end_consumer(connection, consumer)
+                connection.execute("INSERT INTO consumers VALUES (?, ?)", (consumer, now + self._lease))
+            connection.executemany(
+                "UPDATE queues SET used_at = ? WHERE name = ? AND expires IS NOT NULL",
+                ((now, queue) for queue in queues),
+            )
+        return bool(renewed)
+
+    def _end_what_ran_out(self, connection: sqlite3.Connection, consumer: str, now: int) -> None:
+        ended = connection.execute(
+            "SELECT id FROM consumers WHERE until <= ? AND id != ?", (now, consumer)
+        ).fetchall()
+        for (id_,) in ended:
+            _end_consumer(connection, id_)
+        unused = connection.execute(
+            "SELECT name FROM queues WHERE expires IS NOT NULL AND used_at + expires <= ?", (now,)
+        ).fetchall()
+        for (name,) in unused:
+            _drop(connection, name)
+        connection.execute(f"DELETE FROM messages WHERE expires <= ? AND state != {_LEASED}", (now,))
+
+    def forget(self, consumer: str) -> None:
+        """Give back what the consumer holds, uncounted, and forget it."""
+        with self._file.transaction() as connection:
+            connection.execute(
+                f"UPDATE messages SET deliveries = deliveries - 1 WHERE consumer = ? AND state = {_LEASED}",
+                (consumer,),
+            )
+            _end_consumer(connection, consumer)
+
+    def wait(self, queues: Sequence[str], timeout: float) -> None:
+        """Look at the file's change counter, less and less often while nothing happens."""
+        deadline = time.monotonic() + timeout
+        look = _FIRST_LOOK
+        seen = self._file.changes()
+        while not self._something(queues):
+            next_due = self._next_due()
+            while self._file.changes() == seen:
+                left = min(deadline - time.monotonic(), next_due - time.time())
+                if left <= 0:
+                    break
+                time.sleep(min(look, left))
+                look = min(look * 1.2, _LAST_LOOK)
+            if time.monotonic() >= deadline:
+                return
+            seen = self._file.changes()
+
+    def _something(self, queues: Iterable[str]) -> bool:
+        """Return whether a message of these queues is ready, or any message is due."""
+        names = tuple(queues)
+        marks = ", ".join("?" * len(names))
+        ready = self._file.read(
+            f"SELECT EXISTS (SELECT 1 FROM messages WHERE state = {_DELAYED} AND due <= ?)"
+            f" OR EXISTS (SELECT 1 FROM queues JOIN messages ON messages.queue = queues.id"
+            f" AND state = {_READY} WHERE name IN ({marks}))",
+            (_now(), *names),
+        )
+        return bool(ready[0][0])
+
+    def _next_due(self) -> float:
+        """Return when the next delayed message is due, in seconds since the epoch."""
+        due = self._file.read(f"SELECT min(due) FROM messages WHERE state = {_DELAYED}")[0][0]
+        return float("inf") if due is None else due / 1000
+
+    # -- queues and bindings ----------------------------------------------------------------------
+
+    def declare(self, queue: str, *, expires: float | None, message_ttl: float | None) -> None:
+        """Insert the queue if it is not there; what it was declared with first stays."""
+        self._file.write(
+            "INSERT OR IGNORE INTO queues (name, expires, message_ttl, used_at) VALUES (?, ?, ?, ?)",
+            (queue, _milliseconds(expires), _milliseconds(message_ttl), _now()),
+        )
+
+    def exists(self, queue: str) -> bool:
+        """Return whether the queue is in the table."""
+        return bool(self._file.read("SELECT 1 FROM queues WHERE name = ?", (queue,)))
+
+    def drop(self, queue: str) -> None:
+        """Delete the queue, its messages and its bindings."""
+        with self._file.transaction() as connection:
+            _drop(connection, queue)
+
+    def bind(self, exchange: str, routing_key: str, queue: str) -> None:
+        """Insert the binding."""
+        self._file.write("INSERT OR IGNORE INTO bindings VALUES (?, ?, ?)", (exchange, routing_key, queue))
+
+    def unbind(self, exchange: str, routing_key: str, queue: str) -> None:
+        """Delete the binding."""
+        self._file.write(
+            "DELETE FROM bindings WHERE exchange = ? AND routing_key = ? AND queue = ?",
+            (exchange, routing_key, queue),
+        )
+
+    def bindings(self, exchange: str) -> list[tuple[str, str]]:
+        """Return the bindings of the exchange."""
+        return self._file.read("SELECT routing_key, queue FROM bindings WHERE exchange = ?", (exchange,))
+
+    def sizes(self, queue: str) -> Sizes:
+        """Count the rows of the queue by state."""
+        counts = dict(
+            self._file.read(
+                "SELECT state, count(*) FROM messages JOIN queues ON queues.id = messages.queue "
+                "WHERE name = ? GROUP BY state",
+                (queue,),
+            )
+        )
+        dead = self._file.read("SELECT count(*) FROM dead WHERE queue = ?", (queue,))[0][0]
+        return Sizes(counts.get(_READY, 0), counts.get(_DELAYED, 0), counts.get(_LEASED, 0), dead)
+
+    def purge(self, queue: str) -> int:
+        """Delete what nobody holds."""
+        return self._file.write(
+            f"DELETE FROM messages WHERE state != {_LEASED} "
+            "AND queue = (SELECT id FROM queues WHERE name = ?)",
+            (queue,),
+        )
+
+    # -- dead letters -----------------------------------------------------------------------------
+
+    def dead_letters(self, queue: str | None = None, limit: int = 100) -> list[DeadLetter]:
+        """Return the oldest dead letters."""
+        rows = self._file.read(
+            "SELECT id, queue, body, priority, reason, detail, deliveries, died_at / 1000.0 "
+            "FROM dead WHERE queue = coalesce(?, queue) ORDER BY id LIMIT ?",
+            (queue, limit),
+        )
+        return [DeadLetter(*row) for row in rows]
+
+    def replay(self, ids: Sequence[int | str]) -> int:
+        """Insert each as a new message and delete the dead letter, in one transaction."""
+        now = _now()
+        replayed = 0
+        with self._file.transaction() as connection:
+            for id_ in ids:
+                row = connection.execute(
+                    "DELETE FROM dead WHERE id = ? RETURNING queue, body, priority", (id_,)
+                ).fetchone()
+                if row is None:
+                    continue
+                connection.execute(
+                    "INSERT OR IGNORE INTO queues (name, used_at) VALUES (?, ?)", (row[0], now)
+                )
+                connection.execute(_INSERT, _row(Outgoing(*row), now))
+                replayed += 1
+        return replayed
+
+    def discard(self, ids: Sequence[int | str]) -> int:
+        """Delete dead letters."""
+        with self._file.transaction() as connection:
+            return connection.executemany("DELETE FROM dead WHERE id = ?", ((id_,) for id_ in ids)).rowcount
+
+
+def _row(message: Outgoing, now: int) -> tuple[Any, ...]:
+    due = now + max(0, round(message.delay * 1000))
+    expires = None if message.expires is None else now + round(message.expires * 1000)
+    return message.priority, due, now, expires, message.body, message.queue
+
+
+def _key(receipt: Receipt) -> tuple[int | str, int | str]:
+    return receipt.message, receipt.token
+
+
+def _milliseconds(seconds: float | None) -> int | None:
+    return None if seconds is None else int(seconds * 1000)
+
+
+def _acknowledge(connection: sqlite3.Connection, receipts: Sequence[Receipt]) -> None:
+    if receipts:
+        connection.executemany(f"DELETE FROM messages {_HELD}", map(_key, receipts))
+
+
+def _promote(connection: sqlite3.Connection, now: int) -> None:
+    connection.execute(f"UPDATE messages SET state = {_READY} WHERE state = {_DELAYED} AND due <= ?", (now,))
+
+
+def _bury(
+    connection: sqlite3.Connection,
+    id_: int | str,
+    token: int | str,
+    reason: str,
+    detail: str,
+    now: int,
+) -> None:
+    connection.execute(_BURY, (reason, detail, now, id_, token))
+    connection.execute(f"DELETE FROM messages {_HELD}", (id_, token))
+
+
+def _end_consumer(connection: sqlite3.Connection, consumer: str) -> None:
+    connection.execute(
+        f"UPDATE messages SET state = {_READY}, consumer = NULL WHERE consumer = ? AND state = {_LEASED}",
+        (consumer,),
+    )
+    connection.execute("DELETE FROM consumers WHERE id = ?", (consumer,))
+
+
+def _drop(connection: sqlite3.Connection, queue: str) -> None:
+    connection.execute("DELETE FROM messages WHERE queue = (SELECT id FROM queues WHERE name = ?)", (queue,))
+    connection.execute("DELETE FROM bindings WHERE queue = ?", (queue,))
+    connection.execute("DELETE FROM queues WHERE name = ?", (queue,))
+
+
+class Transport(leased.Transport):
+    """Celery's messages in a SQLite file."""
+
+    store_class = SQLiteStore
+    driver_type = "sqlite"
+    driver_name = "sqlite3"
+
+    def default_url(self) -> str:
+        """Return the file of the embedded profile."""
+        return f"sqlite:///{Path('broker-profiles.sqlite3').absolute()}"

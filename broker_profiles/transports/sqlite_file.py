@@ -1,0 +1,212 @@
+"""One SQLite file that many processes share: opening, transactions, forks, and errors in our words.
+
+Write-ahead logging lets readers and one writer work at a time. Waiting for another writer is done here
+rather than by SQLite's busy handler, whose pauses grow to 100 ms: a lock is held for well under a
+millisecond, so short random pauses find the gap sooner.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from broker_profiles.errors import (
+    NotOurStore,
+    StoreBusy,
+    StoreFull,
+    StoreReadOnly,
+    StoreUnavailable,
+)
+
+#: In the header of every file of ours ("BrPr"), so that no other file is taken for one.
+APPLICATION_ID = 0x42725072
+
+#: A name for a database inside this process.
+IN_MEMORY = ":memory:"
+
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.0001, 0.005
+
+# Connections inherited over a fork: closing one in the child would disturb the parent's locks, and so
+# would letting the garbage collector close it.
+_inherited: list[sqlite3.Connection] = []
+
+
+class SQLiteFile:
+    """A connection to one file. Use from any thread, one at a time; after a fork it opens itself anew."""
+
+    def __init__(self, path: str, schema: str, *, timeout: float, synchronous: str) -> None:
+        self.path = path
+        self._schema = schema
+        self._timeout = timeout
+        self._synchronous = synchronous
+        self._connection: sqlite3.Connection | None = None
+        self._pid = 0
+        self._inode = 0
+        self._commits = 0
+        self.lock = threading.RLock()
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether it is a database inside this process."""
+        return self.path == IN_MEMORY
+
+    def __str__(self) -> str:
+        return "the in-memory store" if self.in_memory else f"the SQLite file {self.path}"
+
+    def twin(self) -> SQLiteFile:
+        """Return another connection to the same file; in memory there is only one, which is shared."""
+        if self.in_memory:
+            return self
+        return SQLiteFile(self.path, self._schema, timeout=self._timeout, synchronous=self._synchronous)
+
+    # -- opening ----------------------------------------------------------------------------------
+
+    @property
+    def connection(self) -> sqlite3.Connection:
+        """The open connection of this process."""
+        if self._connection is not None and self._pid == os.getpid():
+            return self._connection
+        return self._open()
+
+    def _open(self) -> sqlite3.Connection:
+        if self._connection is not None:
+            _inherited.append(self._connection)
+            self._connection = None
+        with self.translated():
+            connection = sqlite3.connect(self.path, timeout=0, isolation_level=None, check_same_thread=False)
+        try:
+            with self.translated():
+                self._prepare(connection)
+        except BaseException:
+            connection.close()
+            raise
+        self._connection, self._pid = connection, os.getpid()
+        self._inode = 0 if self.in_memory else Path(self.path).stat().st_ino
+        return connection
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        def run(sql: str) -> Any:
+            return self._patiently(lambda: connection.execute(sql).fetchone())
+
+        owner = run("PRAGMA application_id")[0]
+        if owner != APPLICATION_ID:
+            if owner or run("SELECT count(*) FROM sqlite_master")[0]:
+                raise NotOurStore(store=self, problem="it is the database of another program")
+            run(f"PRAGMA application_id = {APPLICATION_ID}")
+        if not self.in_memory:
+            run("PRAGMA journal_mode = WAL")
+        run(f"PRAGMA synchronous = {self._synchronous}")
+        run("PRAGMA temp_store = MEMORY")
+        run("BEGIN IMMEDIATE")
+        for statement in self._schema.split(";"):
+            connection.execute(statement)
+        connection.execute("COMMIT")
+
+    def check_still_there(self) -> None:
+        """Raise `StoreUnavailable` if the file was deleted or replaced under this connection."""
+        if self.in_memory or self._connection is None:
+            return
+        try:
+            inode = Path(self.path).stat().st_ino
+        except OSError:
+            inode = -1
+        if inode != self._inode:
+            self.close()
+            raise StoreUnavailable(store=self, problem="the file was deleted or replaced")
+
+    def close(self) -> None:
+        """Close the connection of this process, if it has one."""
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        if self._pid != os.getpid():
+            _inherited.append(connection)
+        else:
+            connection.close()
+
+    # -- work -------------------------------------------------------------------------------------
+
+    def changes(self) -> int:
+        """Return a number that differs once anybody else has committed (in memory: anybody at all)."""
+        if self.in_memory:
+            return self._commits
+        number: int = self.connection.execute("PRAGMA data_version").fetchone()[0]
+        return number
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Run a block as one write transaction: all of it is committed, or nothing."""
+        with self.lock, self.translated():
+            connection = self.connection
+            self._patiently(lambda: connection.execute("BEGIN IMMEDIATE"))
+            try:
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+            self._commits += 1
+
+    def write(self, sql: str, values: tuple[Any, ...]) -> int:
+        """Run one statement as its own transaction; return how many rows it changed."""
+        with self.lock, self.translated():
+            connection = self.connection
+            changed: int = self._patiently(lambda: connection.execute(sql, values).rowcount)
+            self._commits += 1
+            return changed
+
+    def read(self, sql: str, values: tuple[Any, ...] = ()) -> list[Any]:
+        """Run one query and return its rows."""
+        with self.lock, self.translated():
+            connection = self.connection
+            rows: list[Any] = self._patiently(lambda: connection.execute(sql, values).fetchall())
+            return rows
+
+    def _patiently(self, action: Callable[[], Any]) -> Any:
+        """Try again while another process holds the lock, up to the timeout."""
+        try:
+            return action()
+        except sqlite3.OperationalError as error:
+            if not _is_busy(error):
+                raise
+        deadline = time.monotonic() + self._timeout
+        longest = _SHORTEST_PAUSE
+        while time.monotonic() < deadline:
+            longest = min(longest * 1.5, _LONGEST_PAUSE)
+            time.sleep(random.uniform(_SHORTEST_PAUSE, longest))
+            try:
+                return action()
+            except sqlite3.OperationalError as error:
+                if not _is_busy(error):
+                    raise
+        raise StoreBusy(store=self, seconds=self._timeout)
+
+    @contextlib.contextmanager
+    def translated(self) -> Iterator[None]:
+        """Raise what SQLite raises inside the block as one of our errors."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+            if code == sqlite3.SQLITE_FULL:
+                raise StoreFull(store=self, problem=error) from error
+            if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM):
+                raise StoreReadOnly(store=self, problem=error) from error
+            if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+                raise NotOurStore(store=self, problem=error) from error
+            if _is_busy(error):
+                raise StoreBusy(store=self, seconds=self._timeout) from error
+            raise StoreUnavailable(store=self, problem=error) from error
+
+
+def _is_busy(error: sqlite3.Error) -> bool:
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
