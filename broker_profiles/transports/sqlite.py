@@ -178,6 +178,7 @@ class SQLiteStore(Store):
                     connection.execute("DELETE FROM messages WHERE id = ?", (id_,))
                 elif deliveries > self._delivery_limit:
                     detail = f"delivered {deliveries - 1} times and never finished"
+                    connection.execute("UPDATE messages SET deliveries = deliveries - 1 WHERE id = ?", (id_,))
                     _bury(connection, id_, token, DELIVERIES_EXHAUSTED, detail, now)
                 else:
                     receipt = Receipt(id_, token)

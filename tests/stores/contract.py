@@ -1,0 +1,344 @@
+"""What every leased store has to do, written once; a store's own tests subclass `StoreContract`.
+
+A subclass has a fixture `open_store` that returns a function `open_store(**options) -> Store`, each call
+another connection to one storage that is empty when the test begins.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from broker_profiles.transports.store import (
+    DELIVERIES_EXHAUSTED,
+    REJECTED,
+    Delivery,
+    Outgoing,
+    Receipt,
+    Sizes,
+    Store,
+)
+
+OpenStore = Callable[..., Store]
+
+
+def bodies(deliveries: list[Delivery]) -> list[bytes]:
+    return [delivery.body for delivery in deliveries]
+
+
+def receipts(deliveries: list[Delivery]) -> list[Receipt]:
+    return [delivery.receipt for delivery in deliveries]
+
+
+def eventually(condition: Callable[[], Any], seconds: float = 10.0) -> Any:
+    """Return the first true value of a condition; fail when there is none in time."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        value = condition()
+        if value:
+            return value
+        threading.Event().wait(0.01)
+    pytest.fail(f"not true within {seconds} s")
+
+
+class StoreContract:
+    """The contract; times are short so that leases run out within a test."""
+
+    LEASE = 1.0
+
+    @pytest.fixture
+    def options(self) -> dict[str, Any]:
+        return {"lease_seconds": self.LEASE, "delivery_limit": 3, "timeout_seconds": 5.0}
+
+    @pytest.fixture
+    def store(self, open_store: OpenStore, options: dict[str, Any]) -> Iterator[Store]:
+        store = open_store(**options)
+        store.declare("q", expires=None, message_ttl=None)
+        yield store
+        store.close()
+
+    @pytest.fixture
+    def other(self, store: Store) -> Iterator[Store]:
+        other = store.clone()
+        yield other
+        other.close()
+
+    def send(self, store: Store, *messages: bytes, **fields: Any) -> None:
+        store.publish([Outgoing("q", body, **fields) for body in messages])
+
+    # -- order ------------------------------------------------------------------------------------
+
+    def test_first_in_first_out(self, store: Store) -> None:
+        self.send(store, b"1", b"2")
+        self.send(store, b"3")
+        assert bodies(store.reserve("c", ["q"], 10)) == [b"1", b"2", b"3"]
+
+    def test_limit_is_kept_and_the_rest_stays(self, store: Store) -> None:
+        self.send(store, b"1", b"2", b"3")
+        assert bodies(store.reserve("c", ["q"], 2)) == [b"1", b"2"]
+        assert bodies(store.reserve("c", ["q"], 2)) == [b"3"]
+
+    def test_nine_comes_before_zero(self, store: Store) -> None:
+        for priority in (0, 9, 5, 0, 9):
+            self.send(store, b"%d" % priority, priority=priority)
+        assert bodies(store.reserve("c", ["q"], 10)) == [b"9", b"9", b"5", b"0", b"0"]
+
+    def test_queues_are_taken_in_the_order_given(self, store: Store) -> None:
+        store.declare("other", expires=None, message_ttl=None)
+        self.send(store, b"q1", b"q2")
+        store.publish([Outgoing("other", b"o1")])
+        assert bodies(store.reserve("c", ["other", "q"], 2)) == [b"o1", b"q1"]
+        assert store.reserve("c", ["unknown"], 1) == []
+
+    def test_any_bytes_come_back_as_they_were(self, store: Store) -> None:
+        body = bytes(range(256)) * 4096
+        self.send(store, body, b"")
+        assert bodies(store.reserve("c", ["q"], 2)) == [body, b""]
+
+    def test_publishing_to_an_unknown_queue_makes_it(self, store: Store) -> None:
+        store.publish([Outgoing("new", b"1")])
+        store.publish([Outgoing("newer", b"2"), Outgoing("newest", b"3")])
+        assert store.exists("new")
+        assert bodies(store.reserve("c", ["new", "newer", "newest"], 9)) == [b"1", b"2", b"3"]
+
+    # -- settling ---------------------------------------------------------------------------------
+
+    def test_what_is_leased_is_nobody_elses(self, store: Store, other: Store) -> None:
+        self.send(store, b"1")
+        delivery = store.reserve("c", ["q"], 1)[0]
+        assert delivery.deliveries == 1
+        assert other.reserve("d", ["q"], 1) == []
+
+    def test_acknowledged_is_gone(self, store: Store) -> None:
+        self.send(store, b"1", b"2")
+        store.acknowledge(receipts(store.reserve("c", ["q"], 2)))
+        assert store.sizes("q") == Sizes()
+
+    def test_reserving_acknowledges_in_the_same_step(self, store: Store) -> None:
+        self.send(store, b"1", b"2")
+        first = store.reserve("c", ["q"], 1)
+        second = store.reserve("c", ["q"], 1, receipts(first))
+        assert bodies(second) == [b"2"]
+        assert store.sizes("q") == Sizes(leased=1)
+        assert store.reserve("c", ["q"], 1, receipts(second)) == []
+        assert store.sizes("q") == Sizes()
+
+    def test_acknowledging_twice_is_harmless(self, store: Store) -> None:
+        self.send(store, b"1", b"2")
+        taken = store.reserve("c", ["q"], 1)
+        store.acknowledge(receipts(taken))
+        store.acknowledge(receipts(taken))
+        assert store.sizes("q") == Sizes(ready=1)
+
+    def test_released_returns_to_its_old_place(self, store: Store) -> None:
+        self.send(store, b"1", b"2", b"3")
+        taken = store.reserve("c", ["q"], 2)
+        store.release(receipts(taken), counted=True)
+        again = store.reserve("c", ["q"], 3)
+        assert bodies(again) == [b"1", b"2", b"3"]
+        assert [delivery.deliveries for delivery in again] == [2, 2, 1]
+
+    def test_released_uncounted_forgets_the_delivery_but_not_the_fence(self, store: Store) -> None:
+        self.send(store, b"1")
+        old = store.reserve("c", ["q"], 1)
+        store.release(receipts(old), counted=False)
+        new = store.reserve("d", ["q"], 1)
+        assert new[0].deliveries == 1
+        store.acknowledge(receipts(old))
+        assert store.sizes("q") == Sizes(leased=1)
+        store.release(receipts(old), counted=True)
+        store.set_aside(receipts(old), REJECTED)
+        assert store.sizes("q") == Sizes(leased=1)
+
+    # -- leases -----------------------------------------------------------------------------------
+
+    def test_a_lease_that_ends_gives_the_messages_back(self, store: Store, other: Store) -> None:
+        store.renew("dead", ["q"])
+        self.send(store, b"1", b"2")
+        old = store.reserve("dead", ["q"], 1)
+
+        def reserved_again() -> list[Delivery]:
+            other.renew("alive", ["q"])
+            return [d for d in other.reserve("alive", ["q"], 5) if d.body == b"1"]
+
+        again = eventually(reserved_again, self.LEASE + 5)
+        assert again[0].deliveries == 2
+        store.acknowledge(receipts(old))
+        assert other.sizes("q").leased == 2
+        assert store.renew("dead", ["q"]) is False
+
+    def test_a_renewed_lease_does_not_end(self, store: Store, other: Store) -> None:
+        store.renew("c", ["q"])
+        self.send(store, b"1")
+        taken = store.reserve("c", ["q"], 1)
+        ends = time.monotonic() + 3 * self.LEASE
+        while time.monotonic() < ends:
+            assert store.renew("c", ["q"]) is True
+            other.renew("d", ["q"])
+            assert other.reserve("d", ["q"], 1) == []
+            threading.Event().wait(self.LEASE / 5)
+        store.acknowledge(receipts(taken))
+        assert store.sizes("q") == Sizes()
+
+    def test_forgetting_a_consumer_gives_back_at_once(self, store: Store, other: Store) -> None:
+        store.renew("c", ["q"])
+        self.send(store, b"1")
+        store.reserve("c", ["q"], 1)
+        store.forget("c")
+        assert other.reserve("d", ["q"], 1)[0].deliveries == 1
+
+    def test_too_many_deliveries_make_a_dead_letter(self, store: Store) -> None:
+        self.send(store, b"poison", b"good", priority=3)
+        for _ in range(3):
+            taken = store.reserve("c", ["q"], 1)
+            assert bodies(taken) == [b"poison"]
+            store.release(receipts(taken), counted=True)
+        assert bodies(store.reserve("c", ["q"], 1)) == [b"good"]
+        letters = store.dead_letters("q")
+        assert [(letter.body, letter.reason, letter.deliveries) for letter in letters] == [
+            (b"poison", DELIVERIES_EXHAUSTED, 3)
+        ]
+
+    # -- time -------------------------------------------------------------------------------------
+
+    def test_delayed_messages_wait_and_keep_their_priority(self, store: Store) -> None:
+        self.send(store, b"later", delay=0.6, priority=9)
+        self.send(store, b"now")
+        assert store.sizes("q") == Sizes(ready=1, delayed=1)
+        assert bodies(store.reserve("c", ["q"], 5)) == [b"now"]
+        sent = time.monotonic()
+        taken = eventually(lambda: store.reserve("c", ["q"], 5))
+        assert bodies(taken) == [b"later"]
+        assert taken[0].priority == 9
+        assert time.monotonic() - sent > 0.3
+
+    def test_expired_messages_are_dropped(self, store: Store) -> None:
+        self.send(store, b"short", expires=0.05)
+        self.send(store, b"long", expires=60)
+        threading.Event().wait(0.1)
+        assert bodies(store.reserve("c", ["q"], 5)) == [b"long"]
+        assert store.sizes("q") == Sizes(leased=1)
+
+    def test_message_ttl_of_a_queue(self, store: Store) -> None:
+        store.declare("brief", expires=None, message_ttl=0.05)
+        store.publish([Outgoing("brief", b"1")])
+        threading.Event().wait(0.1)
+        assert store.reserve("c", ["brief"], 5) == []
+
+    def test_unused_queues_expire_with_their_bindings(self, store: Store) -> None:
+        store.declare("used", expires=0.5, message_ttl=None)
+        store.declare("unused", expires=0.5, message_ttl=None)
+        store.bind("x", "", "used")
+        store.bind("x", "", "unused")
+
+        def gone() -> bool:
+            store.renew("c", ["used"])
+            return not store.exists("unused")
+
+        eventually(gone)
+        assert store.exists("used")
+        assert store.bindings("x") == [("", "used")]
+
+    def test_waiting_ends_when_a_message_comes(self, store: Store, other: Store) -> None:
+        timer = threading.Timer(0.2, lambda: self.send(other, b"1"))
+        began = time.monotonic()
+        timer.start()
+        store.wait(["q"], 10)
+        assert time.monotonic() - began < 5
+        timer.join()
+        assert bodies(eventually(lambda: store.reserve("c", ["q"], 1))) == [b"1"]
+
+    def test_waiting_ends_when_a_message_is_due(self, store: Store) -> None:
+        self.send(store, b"1", delay=0.3)
+        began = time.monotonic()
+        store.wait(["q"], 10)
+        assert 0.1 < time.monotonic() - began < 5
+
+    def test_waiting_ends_after_its_time(self, store: Store) -> None:
+        began = time.monotonic()
+        store.wait(["q"], 0.2)
+        assert 0.15 < time.monotonic() - began < 3
+
+    # -- queues -----------------------------------------------------------------------------------
+
+    def test_bindings(self, store: Store, other: Store) -> None:
+        store.declare("r", expires=None, message_ttl=None)
+        store.bind("x", "key", "q")
+        store.bind("x", "key", "q")
+        store.bind("x", "key", "r")
+        assert sorted(other.bindings("x")) == [("key", "q"), ("key", "r")]
+        store.unbind("x", "key", "q")
+        assert other.bindings("x") == [("key", "r")]
+        store.drop("r")
+        assert other.bindings("x") == []
+        assert not other.exists("r")
+
+    def test_purge_takes_ready_and_delayed(self, store: Store) -> None:
+        self.send(store, b"1", b"2")
+        store.reserve("c", ["q"], 1)
+        self.send(store, b"3", delay=60)
+        assert store.purge("q") == 2
+        assert store.sizes("q") == Sizes(leased=1)
+        assert store.purge("unknown") == 0
+
+    def test_dropping_a_queue_takes_its_messages(self, store: Store) -> None:
+        self.send(store, b"1")
+        store.drop("q")
+        store.declare("q", expires=None, message_ttl=None)
+        assert store.sizes("q") == Sizes()
+
+    # -- dead letters -----------------------------------------------------------------------------
+
+    def test_dead_letters_are_listed_replayed_and_discarded(self, store: Store) -> None:
+        self.send(store, b"1", b"2", b"3", priority=4)
+        store.set_aside(receipts(store.reserve("c", ["q"], 3)), REJECTED, "because")
+        letters = store.dead_letters("q")
+        assert [letter.body for letter in letters] == [b"1", b"2", b"3"]
+        assert {(letter.reason, letter.detail, letter.priority) for letter in letters} == {
+            (REJECTED, "because", 4)
+        }
+        assert abs(letters[0].died_at - time.time()) < 60
+        assert store.sizes("q") == Sizes(dead=3)
+        assert store.dead_letters("unknown") == []
+        assert len(store.dead_letters(limit=2)) == 2
+        assert store.replay([letters[1].id]) == 1
+        assert store.replay([letters[1].id]) == 0
+        assert store.discard([letters[0].id, letters[1].id]) == 1
+        assert store.sizes("q") == Sizes(ready=1, dead=1)
+        again = store.reserve("c", ["q"], 5)
+        assert [(d.body, d.priority, d.deliveries) for d in again] == [(b"2", 4, 1)]
+
+    # -- many at once -----------------------------------------------------------------------------
+
+    def test_many_consumers_get_each_message_once(self, store: Store, other: Store) -> None:
+        expected = {b"%d" % number for number in range(400)}
+        seen: list[bytes] = []
+
+        def consume(name: str, mine: Store) -> None:
+            mine.renew(name, ["q"])
+            settled: list[Receipt] = []
+            while len(seen) < len(expected):
+                taken = mine.reserve(name, ["q"], 7, settled)
+                seen.extend(bodies(taken))
+                settled = receipts(taken)
+            mine.acknowledge(settled)
+
+        stores = [store.clone() for _ in range(3)]
+        threads = [threading.Thread(target=consume, args=(f"c{i}", s)) for i, s in enumerate(stores)]
+        for thread in threads:
+            thread.start()
+        for body in sorted(expected):
+            self.send(other, body)
+        for thread in threads:
+            thread.join(60)
+        for each in stores:
+            each.close()
+        assert sorted(seen) == sorted(expected)
+        assert store.sizes("q") == Sizes()
+
+    def test_the_version_is_known(self, store: Store) -> None:
+        assert store.version()[0].isdigit()
