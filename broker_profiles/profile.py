@@ -124,6 +124,8 @@ class Broker:
     system: str | None = None
     #: The kind of address it takes, as `settings.Environment.address` names it.
     address: str | None = None
+    #: Whether it lives in one process, so that workers elsewhere cannot take part.
+    in_process: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -168,6 +168,13 @@ _KINDS: Mapping[str, _Kind] = {
 }
 
 
+def address_variable(kind: str | None) -> str:
+    """Return the variable that says where a server of this kind is, or an empty string where none does."""
+    if kind == "database":
+        return _KINDS["sqlite"].variable
+    return _KINDS[kind].variable if kind in _KINDS else ""
+
+
 class Environment:
     """The environment as this package reads it.
 

@@ -42,4 +42,5 @@ BROKER = Broker(
     },
     notes={Mode.DURABLE: _ONE_PROCESS},
     address="memory",
+    in_process=True,
 )

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from celery.backends.base import KeyValueStoreBackend
 from celery.canvas import maybe_signature
+from celery.exceptions import TimeoutError as NotReady
 from celery.utils.log import get_logger
 
 from broker_profiles.errors import StoreUnavailable
@@ -204,7 +205,7 @@ class SQLiteBackend(KeyValueStoreBackend):  # type: ignore[misc]
                 return super().wait_for(
                     task_id, timeout=0, interval=0.001, no_ack=no_ack, on_interval=on_interval
                 )
-            except TimeoutError:
+            except NotReady:
                 if left <= 0:
                     raise
             time.sleep(min(pause, left))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,7 +12,8 @@ from kombu.transport.base import to_rabbitmq_queue_arguments
 
 from broker_profiles.errors import Unroutable
 from broker_profiles.transports import envelope, routing
-from broker_profiles.transports.store import REJECTED, UNREADABLE, Delivery, Outgoing, Receipt
+from broker_profiles.transports.readahead import ReadAhead
+from broker_profiles.transports.store import REJECTED, UNREADABLE, Delivery, Outgoing, Receipt, Sizes
 
 if TYPE_CHECKING:
     from broker_profiles.transports.leased import Transport
@@ -60,6 +61,8 @@ class Channel(virtual.Channel):  # type: ignore[misc]
         self._held: dict[int, Receipt] = {}
         self._unreadable: dict[int, str] = {}
         self._turn = 0
+        self.ahead = ReadAhead()
+        self.closed = False
 
     # -- publishing -------------------------------------------------------------------------------
 
@@ -96,14 +99,16 @@ class Channel(virtual.Channel):  # type: ignore[misc]
         self.connection.store.declare(queue, expires=expires, message_ttl=ttl)
 
     def _has_queue(self, queue: str, **_: Any) -> bool:
-        return self.connection.store.exists(queue)
+        known: bool = self.connection.store.exists(queue)
+        return known
 
     def _size(self, queue: str) -> int:
-        sizes = self.connection.store.sizes(queue)
+        sizes: Sizes = self.connection.store.sizes(queue)
         return sizes.ready + sizes.delayed
 
     def _purge(self, queue: str) -> int:
-        return self.connection.store.purge(queue)
+        purged: int = self.connection.store.purge(queue)
+        return purged
 
     def queue_bind(self, queue: str, exchange: str | None = None, routing_key: str = "", **_: Any) -> None:
         """Bind a queue for every process, not for this one alone."""
@@ -142,13 +147,14 @@ class Channel(virtual.Channel):  # type: ignore[misc]
         queue = self._tags.pop(consumer_tag, None)
         if queue is not None and queue not in self._tags.values():
             self._by_queue.pop(queue, None)
+            self.give_back(self.ahead.take_stale(everything=True))
 
     def basic_qos(self, prefetch_size: int = 0, prefetch_count: int = 0, apply_global: bool = False) -> None:
         """Hold at most so many unacknowledged messages; 0 for no limit."""
         self.prefetch_count = prefetch_count
         self.connection.wake()
 
-    def basic_get(self, queue: str, no_ack: bool = False, **_: Any) -> Message | None:
+    def basic_get(self, queue: str, no_ack: bool = False, **_: Any) -> KombuMessage | None:
         """Return one message of a queue, or None."""
         self.connection.on_consuming()
         for delivery in self.connection.reserve([queue], 1):
@@ -172,17 +178,36 @@ class Channel(virtual.Channel):  # type: ignore[misc]
             return _BATCH
         return max(0, self.prefetch_count - len(self._held))
 
+    def fetch(self) -> list[Delivery]:
+        """Return what may be delivered now: first what lies aside, then from the store."""
+        room = self.room()
+        if not room:
+            return []
+        taken = self.ahead.take(room)
+        room -= len(taken)
+        if room:
+            extra = self.ahead.extra if self.prefetch_count else 0
+            reserved = self.connection.reserve(self.queues, room + extra)
+            taken += reserved[:room]
+            self.ahead.fill(reserved[room:])
+        return taken
+
+    def give_back(self, deliveries: Sequence[Delivery]) -> None:
+        """Return messages that nobody has worked on."""
+        if deliveries:
+            self.connection.release([delivery.receipt for delivery in deliveries], counted=False)
+
     def deliver(self, delivery: Delivery) -> None:
         """Hand a message to its consumer; give it back if there is none any more."""
         consumer = self._by_queue.get(delivery.queue)
         if consumer is None:
-            self.connection.release([delivery.receipt], counted=False)
+            self.give_back([delivery])
             return
         message = self._message(delivery, no_ack=consumer.no_ack)
         if message is not None:
             consumer.callback(message)
 
-    def _message(self, delivery: Delivery, *, no_ack: bool) -> Message | None:
+    def _message(self, delivery: Delivery, *, no_ack: bool) -> KombuMessage | None:
         try:
             parts = envelope.unpack(delivery.body)
         except envelope.UnreadableEnvelope as error:
@@ -199,7 +224,7 @@ class Channel(virtual.Channel):  # type: ignore[misc]
             redelivered=delivery.deliveries > 1,
             delivery_count=delivery.deliveries,
         )
-        return Message(
+        return self.Message(
             channel=self,
             body=parts.body,
             delivery_tag=tag,
@@ -241,6 +266,7 @@ class Channel(virtual.Channel):  # type: ignore[misc]
     def basic_recover(self, requeue: bool = False) -> None:
         """Put back everything that this channel holds."""
         receipts = [self._held.pop(tag) for tag in list(self._held)]
+        receipts += [delivery.receipt for delivery in self.ahead.take_stale(everything=True)]
         if receipts:
             self.connection.release(receipts, counted=False)
 

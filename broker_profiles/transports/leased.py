@@ -11,7 +11,6 @@ is lost with its process means a second delivery, never a loss.
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from array import array
@@ -26,6 +25,7 @@ from kombu.utils.uuid import uuid
 from broker_profiles.errors import StoreUnavailable, Unroutable, redact
 from broker_profiles.transports import routing
 from broker_profiles.transports.channel import Channel
+from broker_profiles.transports.forks import forks
 from broker_profiles.transports.store import Delivery, Receipt, Store
 from broker_profiles.transports.threads import Keeper, Wakeup, Watcher
 
@@ -57,7 +57,7 @@ class Transport(virtual.Transport):  # type: ignore[misc]
         self._avail_channels: list[Channel] = []
         self._used_channel_ids = array("H")
         self.consumer_id = uuid()
-        self._pid = os.getpid()
+        self._generation = forks()
         self._store: Store | None = None
         self._settled: deque[Receipt] = deque()
         self._settled_since = 0.0
@@ -85,7 +85,7 @@ class Transport(virtual.Transport):  # type: ignore[misc]
     @property
     def of_this_process(self) -> bool:
         """Whether this connection was made here and not inherited over a fork."""
-        return self._pid == os.getpid()
+        return self._generation == forks()
 
     def establish_connection(self) -> Transport:
         """Open the store, so that a bad address fails here and not at the first message."""
@@ -93,11 +93,11 @@ class Transport(virtual.Transport):  # type: ignore[misc]
         self._avail_channels.append(self.create_channel(self))
         return self
 
-    def create_channel(self, connection: Any) -> Channel:
+    def create_channel(self, connection: Any) -> virtual.Channel:
         """Return a channel."""
         if self._avail_channels:
             return self._avail_channels.pop()
-        channel = self.Channel(self)
+        channel = Channel(self)
         self.channels.append(channel)
         return channel
 
@@ -189,30 +189,29 @@ class Transport(virtual.Transport):  # type: ignore[misc]
                 raise
 
     def pump(self) -> int:
-        """Reserve once for every channel and deliver; return how many messages that were.
+        """Deliver to every channel once; return how many messages that were.
 
-        Where a channel got all it asked for, the loop is woken to ask again.
+        Where a channel got all it had room for, the loop is woken to ask again.
         """
         delivered = 0
         more = idle = False
         self._first += 1
-        channels = self.channels[self._first % max(1, len(self.channels)) :]
-        for channel in [*channels, *self.channels[: len(self.channels) - len(channels)]]:
+        turn = self._first % max(1, len(self.channels))
+        for channel in [*self.channels[turn:], *self.channels[:turn]]:
             room = channel.room()
-            if not room:
-                continue
-            deliveries = self.reserve(channel.queues, room)
-            for delivery in deliveries:
-                channel.deliver(delivery)
-            delivered += len(deliveries)
-            more = more or len(deliveries) == room
-            idle = idle or len(deliveries) < room
-        if self._settled and not more:
-            self.flush()
+            if room:
+                fetched = channel.fetch()
+                for delivery in fetched:
+                    channel.deliver(delivery)
+                delivered += len(fetched)
+                more = more or len(fetched) == room
+                idle = idle or len(fetched) < room
         if more:
             self.wake()
-        elif idle and self._watcher is not None:
-            self._watcher.arm()
+        elif idle:
+            self.flush()
+            if self._watcher is not None:
+                self._watcher.arm()
         return delivered
 
     def drain_events(self, connection: Any, timeout: float | None = None) -> None:
@@ -251,7 +250,15 @@ class Transport(virtual.Transport):  # type: ignore[misc]
         self.wake()
 
     def settle_overdue(self, store: Store, seconds: float) -> None:
-        """Send them over another store if they have waited this long, for the loop may be busy for hours."""
+        """Send them over another store if they have waited this long, for the loop may be busy for hours.
+
+        Gives back, too, what was reserved ahead and not used in time.
+        """
+        for channel in list(self.channels):
+            stale = channel.ahead.take_stale()
+            if stale:
+                store.release([delivery.receipt for delivery in stale], counted=False)
+                self.wake()
         if self._settled and time.monotonic() - self._settled_since >= seconds:
             self._acknowledge(store)
 

@@ -8,7 +8,6 @@ millisecond, so short random pauses find the gap sooner.
 from __future__ import annotations
 
 import contextlib
-import os
 import random
 import sqlite3
 import threading
@@ -24,6 +23,7 @@ from broker_profiles.errors import (
     StoreReadOnly,
     StoreUnavailable,
 )
+from broker_profiles.transports.forks import forks
 
 #: In the header of every file of ours ("BrPr"), so that no other file is taken for one.
 APPLICATION_ID = 0x42725072
@@ -47,7 +47,7 @@ class SQLiteFile:
         self._timeout = timeout
         self._synchronous = synchronous
         self._connection: sqlite3.Connection | None = None
-        self._pid = 0
+        self._generation = forks()
         self._inode = 0
         self._commits = 0
         self.lock = threading.RLock()
@@ -71,7 +71,7 @@ class SQLiteFile:
     @property
     def connection(self) -> sqlite3.Connection:
         """The open connection of this process."""
-        if self._connection is not None and self._pid == os.getpid():
+        if self._connection is not None and self._generation == forks():
             return self._connection
         return self._open()
 
@@ -87,7 +87,7 @@ class SQLiteFile:
         except BaseException:
             connection.close()
             raise
-        self._connection, self._pid = connection, os.getpid()
+        self._connection, self._generation = connection, forks()
         self._inode = 0 if self.in_memory else Path(self.path).stat().st_ino
         return connection
 
@@ -126,7 +126,7 @@ class SQLiteFile:
         connection, self._connection = self._connection, None
         if connection is None:
             return
-        if self._pid != os.getpid():
+        if self._generation != forks():
             _inherited.append(connection)
         else:
             connection.close()

@@ -1,0 +1,195 @@
+"""Looking whether a broker, a result store and the workers answer, in bounded time and in plain words."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from celery import Celery, uuid
+from celery.backends.base import DisabledBackend
+from celery.exceptions import TimeoutError as CeleryTimeoutError
+
+from broker_profiles.errors import BrokerProfilesError, redact
+from broker_profiles.profile import Profile
+from broker_profiles.settings import address_variable
+
+#: Seconds that each of the four steps may take: together they stay below 15.
+_STEP = 3.5
+
+#: Seconds in which workers may answer a ping; all of it is waited, to count them.
+_PING = 1.0
+
+#: A task that every Celery worker knows: it returns one of its arguments.
+_TASK = "celery.accumulate"
+
+#: What systems say, and what it means. The first that fits is the cause.
+_MEANINGS = (
+    (r"vhost .*not found|access to vhost|NOT_ALLOWED", "there is no such virtual host for this user"),
+    (
+        r"ACCESS_REFUSED|WRONGPASS|NOAUTH|AUTH failed|password authentication failed|no password supplied"
+        r"|Access denied for user(?!.* to database)|Authentication ?failed|invalid username-password",
+        "the user name or the password is wrong",
+    ),
+    (
+        r"database .* does not exist|Unknown database|DB index is out of range|Access denied for user",
+        "there is no such database for this user",
+    ),
+    (r"permission denied|NOPERM|not authorized", "this user lacks a permission"),
+    (r"CERTIFICATE_VERIFY_FAILED|certificate verify failed", "its certificate cannot be verified"),
+    (r"refused", "nothing listens there; is the server running?"),
+    (
+        r"Name or service not known|name resolution|getaddrinfo|nodename nor servname|resolve host",
+        "the name of the host is not known",
+    ),
+    (r"timed ?out|Timeout", "it does not answer"),
+)
+
+
+class Unusable(BrokerProfilesError):
+    """The {part} at {address} cannot be used: {problem}{hint}"""
+
+
+class NotDone(BrokerProfilesError):
+    """{workers} worker(s) answer, but none ran a task from the queue {queue!r} within {seconds:g} s: all are busy, or none consumes it."""
+
+
+class NoAnswer(Exception):  # noqa: N818 - it says what happened
+    """Something took longer than it may."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"timed out after {seconds:g} s")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at, and is as it should be."""
+
+    name: str
+    detail: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    part: str
+    address: str
+    variable: str
+
+
+def probe(app: Celery, profile: Profile) -> Iterator[Finding]:
+    """Look at the broker, the result store, the workers and one task; yield what is well, step by step.
+
+    Raises `BrokerProfilesError` at the first that is not.
+    """
+    broker = _Place("broker", redact(app.conf.broker_url), address_variable(profile.broker.address))
+    results = _Place(
+        "result store", redact(app.conf.result_backend), address_variable(profile.results.address)
+    )
+    workers: list[str] = []
+    yield _step("broker", broker, lambda: _connect(app))
+    yield _step("results", results, lambda: _store_and_forget(app))
+    yield _step("workers", broker, lambda: _ping(app, workers))
+    if workers:
+        yield _step("task", broker, lambda: _run_a_task(app, workers))
+
+
+def _step(name: str, place: _Place, action: Callable[[], str]) -> Finding:
+    started = time.monotonic()
+    try:
+        detail = _within(_STEP, action) or place.address
+    except BrokerProfilesError:
+        raise
+    except Exception as error:
+        hint = f" {place.variable} says where it is." if place.variable else ""
+        raise Unusable(part=place.part, address=place.address, problem=meaning(error), hint=hint) from error
+    return Finding(name, detail, round(time.monotonic() - started, 3))
+
+
+def _within(seconds: float, action: Callable[[], str]) -> str:
+    """Return what the action returns. Raises `NoAnswer` if that takes longer, and lets it be.
+
+    No driver bounds everything, and a thread of a pool would be waited for at the end of the process.
+    """
+    returned: list[str] = []
+    raised: list[Exception] = []
+
+    def run() -> None:
+        try:
+            returned.append(action())
+        except Exception as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if raised:
+        raise raised[0]
+    if not returned:
+        raise NoAnswer(seconds)
+    return returned[0]
+
+
+def meaning(error: BaseException) -> str:
+    """Return in plain words why something could not be reached, or what the driver said about it."""
+    chain = [error]
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
+        chain.append(cause)
+    said = " ".join(f"{type(link).__name__}: {link}" for link in chain)
+    for pattern, words in _MEANINGS:
+        if re.search(pattern, said, re.DOTALL):
+            return words
+    return f"{type(chain[-1]).__name__}: {' '.join(str(chain[-1]).split())}"
+
+
+# -- steps --------------------------------------------------------------------------------------------
+
+
+def _connect(app: Celery) -> str:
+    with app.connection_for_write() as connection:
+        connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0)
+        # Some transports connect when they are first used, so use it: this asks and changes nothing.
+        try:
+            connection.default_channel.queue_declare(queue=app.conf.task_default_queue, passive=True)
+        except connection.channel_errors:
+            pass  # it answers; the queue comes with its first worker or task
+    return ""
+
+
+def _store_and_forget(app: Celery) -> str:
+    """Write a result, read it, remove it; what is said instead where there is no place to do so."""
+    if isinstance(app.backend, DisabledBackend):
+        return "off: tasks are sent and forgotten"
+    if app.conf.result_backend.startswith("rpc"):
+        return "sent to the client over the broker"
+    # A worker tries for minutes, and should; this is to say what is wrong now.
+    app.backend.always_retry = False
+    id_ = uuid()
+    app.backend.store_result(id_, "check", "SUCCESS")
+    app.backend.get_task_meta(id_, cache=False)
+    app.backend.forget(id_)
+    return ""
+
+
+def _ping(app: Celery, workers: list[str]) -> str:
+    workers += sorted(app.control.inspect(timeout=_PING).ping() or {})
+    return ", ".join(workers) or "no worker answers"
+
+
+def _run_a_task(app: Celery, workers: list[str]) -> str:
+    # If no worker takes it, it must not lie there for ever.
+    sent = app.send_task(_TASK, args=(True,), kwargs={"index": 0}, expires=10, priority=9)
+    if isinstance(app.backend, DisabledBackend):
+        return "sent; without a result store nobody can say more"
+    wait = _STEP - 0.5
+    try:
+        sent.get(timeout=wait)
+    except CeleryTimeoutError:
+        queue = app.conf.task_default_queue
+        raise NotDone(workers=len(workers), queue=queue, seconds=wait) from None
+    with contextlib.suppress(NotImplementedError):  # what the client took over rpc is gone already
+        sent.forget()
+    return f"{_TASK} ran"

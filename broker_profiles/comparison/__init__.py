@@ -1,0 +1,1 @@
+"""The comparison suite: one contract, proven or disproved on any broker."""

@@ -1,0 +1,81 @@
+"""PostgreSQL with a database and a user of its own."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Mapping, Sequence
+
+from ..description import Account, Native, Site, System, without_driver
+
+
+class PostgreSQLProcess(Native):
+    """postgres on a cluster made by initdb; it refuses to run as root."""
+
+    package = "postgresql"
+    programs = ("postgres", "initdb")
+    # Debian keeps the programs of each version off PATH; what is on PATH may be an old client.
+    folders = (
+        "/usr/lib/postgresql/*/bin",
+        "/usr/pgsql-*/bin",
+        "/opt/homebrew/opt/postgresql*/bin",
+        "/usr/local/pgsql/bin",
+    )
+    user = "postgres"
+    stop_signal = signal.SIGINT  # "fast": the polite one waits until every client has left
+
+    def write_files(self, site: Site) -> None:
+        site.write("password", site.account.password + "\n")
+
+    def setup(self, site: Site) -> Sequence[tuple[Sequence[str], str]]:
+        data = str(site.folder / "data")
+        initdb = [
+            *(str(site.programs["initdb"]), "--pgdata", data, "--username", site.account.user),
+            *("--pwfile", str(site.folder / "password"), "--auth", "scram-sha-256"),
+            *("--encoding", "UTF8", "--locale", "C", "--no-sync"),
+        ]
+        # Without a network and a client: the server reads SQL from its standard input.
+        create = [str(site.programs["postgres"]), "--single", "-D", data, "postgres"]
+        return ((initdb, ""), (create, f"CREATE DATABASE {site.account.name}\n"))
+
+    def command(self, site: Site) -> Sequence[str]:
+        return [
+            *(str(site.programs["postgres"]), "-D", str(site.folder / "data")),
+            *("-p", str(site.account.port), "-c", "listen_addresses=127.0.0.1"),
+            *("-c", f"unix_socket_directories={site.folder}"),
+        ]
+
+
+class PostgreSQL(System):
+    """PostgreSQL."""
+
+    name = "postgresql"
+    url_variable = "DATABASE_URL"
+    schemes = ("postgresql", "postgres")
+    driver = "psycopg[binary]"
+    image = "postgres:17"
+    container_port = 5432
+    stop_signal = "SIGINT"
+    native = PostgreSQLProcess()
+
+    def url(self, account: Account) -> str:
+        return f"postgresql://{account.address}/{account.name}"
+
+    def probe(self, url: str, timeout: float) -> str:
+        import psycopg
+
+        with psycopg.connect(
+            without_driver(url), connect_timeout=max(2, round(timeout)), autocommit=True
+        ) as connection:
+            row = connection.execute("SHOW server_version").fetchone()
+        assert row is not None
+        return str(row[0]).split()[0]  # without the packager's addition
+
+    def environment(self, account: Account) -> Mapping[str, str]:
+        return {
+            "POSTGRES_USER": account.user,
+            "POSTGRES_PASSWORD": account.password,
+            "POSTGRES_DB": account.name,
+        }
+
+
+SYSTEM = PostgreSQL()

@@ -1,0 +1,80 @@
+"""Redis, or anything that speaks its protocol (Valkey by its image)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from ..description import Account, Native, Site, System
+
+# What a broker needs: each write on disk before it is answered, and never an eviction.
+DURABLE = {
+    "appendonly": "yes",
+    "appendfsync": "always",
+    "maxmemory-policy": "noeviction",
+    "save": '""',
+}
+
+
+class RedisProcess(Native):
+    """redis-server, configured by a file so that no password is in the process list."""
+
+    package = "redis-server"
+    programs = ("redis-server",)
+    user = "redis"
+
+    def write_files(self, site: Site) -> None:
+        options = {
+            **DURABLE,
+            "bind": "127.0.0.1",
+            "port": str(site.account.port),
+            "dir": str(site.folder),
+            "requirepass": site.account.password,
+        }
+        site.write("redis.conf", "".join(f"{name} {value}\n" for name, value in options.items()))
+
+    def command(self, site: Site) -> Sequence[str]:
+        return [str(site.programs["redis-server"]), str(site.folder / "redis.conf")]
+
+
+class Redis(System):
+    """Redis 6.2 or later."""
+
+    name = "redis"
+    url_variable = "REDIS_URL"
+    schemes = ("redis", "rediss")
+    driver = "redis"
+    image = "redis:8"
+    container_port = 6379
+    native = RedisProcess()
+
+    def url(self, account: Account) -> str:
+        return f"redis://:{account.password}@127.0.0.1:{account.port}/0"
+
+    def probe(self, url: str, timeout: float) -> str:
+        import redis
+        from redis.backoff import NoBackoff
+        from redis.retry import Retry
+
+        client = redis.Redis.from_url(
+            url,
+            socket_timeout=timeout,
+            socket_connect_timeout=timeout,
+            retry=Retry(NoBackoff(), 0),  # the caller polls
+        )
+        with client:
+            client.ping()
+            info = client.info("server")
+        assert isinstance(info, dict)
+        # Valkey states the version of Redis that it is compatible with, and its own beside it.
+        return str(info.get("valkey_version") or info["redis_version"])
+
+    def environment(self, account: Account) -> Mapping[str, str]:
+        return {}
+
+    def command(self, account: Account) -> Sequence[str]:
+        # The image has no variable for a password; its entry point takes options.
+        options = {**DURABLE, "save": "", "requirepass": account.password}
+        return [word for name, value in options.items() for word in (f"--{name}", value)]
+
+
+SYSTEM = Redis()

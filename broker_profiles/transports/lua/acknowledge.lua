@@ -1,0 +1,3 @@
+-- ARGV: receipts.
+
+acknowledge(1)

@@ -1,0 +1,45 @@
+-- Put before every script. KEYS[1] is the prefix of every key, with its hash tag: "{broker-profiles}:".
+-- All other keys are made from it and from the names of queues, consumers and exchanges, so they are in
+-- the same slot, and a script may touch them in a cluster too:
+--
+--   sequence          the last number given to a message or a dead letter
+--   queues            hash: queue -> "EXPIRES TTL", milliseconds, 0 for none
+--   idle              sorted set: queue that expires -> when, if it is not used until then
+--   bodies:QUEUE      hash: rank -> body; a message exists as long as it is here
+--   ready:QUEUE       sorted set: rank by rank
+--   delayed:QUEUE     sorted set: rank by due time
+--   expiring:QUEUE    sorted set: rank by expiry, of ready and delayed messages that expire
+--   deliveries:QUEUE  hash: rank -> deliveries, of ready messages that were delivered before
+--   wake:QUEUE        list of at most one token, on which idle consumers block
+--   sweeps            sorted set: queue by the first expiry in it
+--   consumers         sorted set: consumer by the end of its lease; 0 while it is being ended
+--   held:CONSUMER     hash: rank -> "NONCE DELIVERIES EXPIRES QUEUE" of what is leased to it
+--   renewed           when any consumer last renewed its lease
+--   bindings:EXCHANGE set of "KEY\0QUEUE"; bound:QUEUE is a set of "EXCHANGE\0KEY"
+--   dead              hash: id -> record; dead:ids and dead:ids:QUEUE are sorted sets of ids
+--
+-- A rank is (9 - priority) * SPAN + number: it is the id of a message, its score and its place. As a
+-- double holds whole numbers up to 2^53, ten priorities leave room for 2^49 messages. Times are
+-- milliseconds since the epoch, by the server's clock.
+--
+-- The server refuses a script for want of memory only at its first write. So a script that stores
+-- something new begins with a write that may be refused, and one that only moves or frees begins with a
+-- removal, which may not: nothing is ever half done, and a full server can still be emptied.
+
+local P = KEYS[1]
+local call = redis.call
+local SPAN = 562949953421312
+local BATCH = 1000
+
+local function clock()
+    local time = call('TIME')
+    return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+-- Wakes one consumer that waits for this queue, now or when next it begins to wait.
+local function wake(queue)
+    local key = P .. 'wake:' .. queue
+    if call('LLEN', key) == 0 then
+        call('RPUSH', key, '1')
+    end
+end

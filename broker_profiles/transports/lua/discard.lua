@@ -1,0 +1,9 @@
+-- ARGV: ids of dead letters. Returns how many were removed.
+
+local discarded = 0
+for _, id in ipairs(ARGV) do
+    if dead_take(id) then
+        discarded = discarded + 1
+    end
+end
+return discarded

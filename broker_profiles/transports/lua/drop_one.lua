@@ -1,0 +1,3 @@
+-- ARGV: queue.
+
+drop(ARGV[1])

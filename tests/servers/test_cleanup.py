@@ -1,0 +1,181 @@
+"""Nothing outlives the run, however it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from server_ways import ENVIRON, Have
+
+from broker_profiles.comparison.servers import Server, ServerPool, ServerUnavailable
+from broker_profiles.comparison.servers.containers import ContainerServer
+
+# Says what exists, then waits for its end. The child shows that a fork owns nothing: when it ends
+# by itself the server stays, and when it outlives its parent the server goes nevertheless.
+SCRIPT = """
+import atexit, json, os, signal, sys, time
+import psutil
+from broker_profiles.comparison.servers import ServerPool
+
+way, system, end = sys.argv[1:]
+with ServerPool({**os.environ, "BROKER_PROFILES_SERVERS": way}) as pool:
+    server = pool.get(system)
+    if os.fork() == 0:
+        sys.exit()
+    os.wait()
+    server.wait_ready(5)
+    children = [child.pid for child in psutil.Process().children(recursive=True)]
+    forked = os.fork()
+    if forked == 0:
+        time.sleep(60)
+        os._exit(0)
+    print(json.dumps({"children": children, "forked": forked, "folder":
+          str(getattr(server, "folder", "")), "container": getattr(server, "name", "")}), flush=True)
+    if end == "exit":
+        sys.exit(3)
+    if end == "close":
+        pool.close()
+        left = {child.pid for child in psutil.Process().children(recursive=True)}
+        os._exit(0 if left == {forked} else 1)
+    while True:
+        time.sleep(1)
+"""
+DEADLINE = 30.0
+
+
+@pytest.mark.parametrize(
+    ("way", "system", "end"),
+    [
+        ("process", "redis", "exit"),
+        ("process", "redis", "close"),
+        ("process", "redis", "SIGINT"),
+        ("process", "redis", "SIGTERM"),
+        ("process", "redis", "SIGKILL"),
+        ("process", "postgresql", "SIGKILL"),
+        pytest.param("process", "rabbitmq", "SIGKILL", marks=pytest.mark.slow),
+        ("container", "redis", "SIGINT"),
+        ("container", "redis", "SIGTERM"),
+        ("container", "redis", "SIGKILL"),
+    ],
+)
+def test_nothing_outlives_the_interpreter(way: str, system: str, end: str, have: Have) -> None:
+    have(way, system).close()  # it can be had at all, else this skips
+    run = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, way, system, end],
+        env=ENVIRON,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert run.stdout is not None
+    line = run.stdout.readline()
+    if not line:
+        pytest.fail(run.communicate()[1])
+    there = json.loads(line)
+    try:
+        assert len(there["children"]) >= (1 if way == "container" else 2)  # the guard at least
+        if end.startswith("SIG"):
+            run.send_signal(getattr(signal, end))
+        assert (
+            run.wait(DEADLINE)
+            == {
+                "exit": 3,
+                "close": 0,
+                "SIGINT": -signal.SIGINT,
+                "SIGTERM": -signal.SIGTERM,
+                "SIGKILL": -signal.SIGKILL,
+            }[end]
+        ), run.stderr and run.stderr.read()
+        _until(lambda: not [pid for pid in there["children"] if _runs(pid)])
+        if there["folder"]:
+            _until(lambda: not Path(there["folder"]).exists())
+        if there["container"]:
+            _until(lambda: not _containers(there["container"]))
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(there["forked"], signal.SIGKILL)
+        run.kill()
+        run.communicate()
+
+
+def _until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + DEADLINE
+    while not true():
+        assert time.monotonic() < deadline, "it is still there"
+        time.sleep(0.05)
+
+
+def _runs(pid: int) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    return False
+
+
+def _containers(name: str) -> list[Any]:
+    import docker  # type: ignore[import-untyped, unused-ignore]
+
+    with contextlib.closing(docker.from_env()) as client:
+        return list(client.containers.list(all=True, filters={"name": name}))
+
+
+def test_a_failed_start_leaves_nothing(monkeypatch: pytest.MonkeyPatch, have: Have) -> None:
+    """Also Ctrl-C in the middle of it."""
+    have("container", "redis").close()
+    made: list[Server] = []
+    before = psutil.Process().children(recursive=True)
+
+    def interrupted(server: Server, timeout: float = 0) -> None:
+        made.append(server)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Server, "wait_ready", interrupted)
+    for way in ("container", "process"):
+        with pytest.raises(KeyboardInterrupt):
+            have(way, "redis")
+    container, process = made
+    assert isinstance(container, ContainerServer)
+    assert _containers(container.name) == []
+    assert not getattr(process, "folder").exists()  # noqa: B009 - of the process only
+    assert set(psutil.Process().children(recursive=True)) <= set(before)
+
+
+class TestPool:
+    def test_a_server_is_started_once_and_healed(self) -> None:
+        with ServerPool({**ENVIRON, "BROKER_PROFILES_SERVERS": "process"}) as pool:
+            try:
+                server = pool.get("redis")
+            except ServerUnavailable as error:
+                pytest.skip(str(error))
+            for fault in (server.kill, server.stop, server.pause):
+                if fault == server.pause:
+                    server.heal()
+                fault()
+                assert pool.get("redis") is server
+                assert server.state == "running"
+            assert pool.report() == [server.describe()]
+        assert server.state == "closed"
+
+    def test_a_failure_is_remembered(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        tried: list[str] = []
+
+        def fail(system: str, environ: Any) -> Server:
+            tried.append(system)
+            raise ServerUnavailable("no redis server:\n  url: for a reason")
+
+        monkeypatch.setattr("broker_profiles.comparison.servers.pool.provide", fail)
+        with ServerPool({}) as pool:
+            for _ in range(2):
+                with pytest.raises(ServerUnavailable, match="for a reason"):
+                    pool.get("redis")
+            assert pool.report() == ["no redis server:\n  url: for a reason"]
+        assert tried == ["redis"]
