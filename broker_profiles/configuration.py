@@ -24,6 +24,9 @@ App = TypeVar("App", bound=Celery)
 #: Shows tracebacks instead of one line where a command stops at a wrong configuration.
 DEBUG_VARIABLE = "BROKER_PROFILES_DEBUG"
 
+#: What an application gets that has no task class of its own.
+_TASK_CLASS = "broker_profiles.runtime.task:Task"
+
 #: Variables through which Celery itself takes an address, and the setting each replaces.
 _CELERY_VARIABLES = {
     "BROKER_URL": "broker_url",
@@ -60,6 +63,8 @@ def configure(
         _exit_inside_a_command(error)
         raise
     app.add_defaults(lambda: _defaults(app, chosen, settings))
+    if app.task_cls == Celery.task_cls:
+        app.task_cls = _TASK_CLASS
     app.broker_profile = chosen
     return app
 

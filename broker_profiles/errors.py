@@ -114,6 +114,10 @@ class StoreReadOnly(StoreError):
     """{store} cannot be written: {problem}. Give this user write access to the file and its folder."""
 
 
+class StoreDenied(StoreError):
+    """{store} does not let this user in, or not do that: {problem}. Correct the user, the password or the user's rights."""
+
+
 class NotOurStore(StoreError):
     """{store} is not a broker-profiles store: {problem}. Name another file."""
 

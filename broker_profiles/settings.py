@@ -172,7 +172,7 @@ def address_variable(kind: str | None) -> str:
     """Return the variable that says where a server of this kind is, or an empty string where none does."""
     if kind == "database":
         return _KINDS["sqlite"].variable
-    return _KINDS[kind].variable if kind in _KINDS else ""
+    return _KINDS[kind].variable if kind is not None and kind in _KINDS else ""
 
 
 class Environment:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import click
-from click_didyoumean import DYMGroup
+from click_didyoumean import DYMGroup  # type: ignore[import-untyped]
 
 from broker_profiles.cli.check import check
 from broker_profiles.cli.demo import demo
@@ -41,7 +41,7 @@ class _Commands(DYMGroup):  # type: ignore[misc]
 @click.group("profile", cls=_Commands, context_settings={"auto_envvar_prefix": "BROKER_PROFILES"})
 @click.version_option(package_name=PROGRAM, prog_name=PROGRAM)
 @click.option("--debug", is_flag=True, show_envvar=True, help="Show tracebacks instead of one line.")
-def cli(debug: bool) -> None:  # noqa: ARG001 - read by the group from the context
+def cli(debug: bool) -> None:
     """Brokers, result stores, and what Celery promises on each.
 
     The environment variable BROKER_PROFILE chooses one: BROKER[:MODE][+RESULTS].

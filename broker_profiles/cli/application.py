@@ -35,14 +35,16 @@ def subject(name: str | None) -> Subject:
     """Return what a command is about. Raises `ConfigurationError`, also for addresses that disagree."""
     environment = Environment()
     app = None if name else _given_application()
-    if app is None:
-        profile = load(name)
-    else:
-        profile = getattr(app, "broker_profile", None)
-        if profile is None:
-            raise NoProfile(app=app.main or "default")
+    profile = load(name) if app is None else _profile_of(app)
     refuse_other_addresses(profile.settings(environment), environment)
     return Subject(profile, environment, app)
+
+
+def _profile_of(app: Celery) -> Profile:
+    profile = getattr(app, "broker_profile", None)
+    if not isinstance(profile, Profile):
+        raise NoProfile(app=app.main or "default")
+    return profile
 
 
 def _given_application() -> Celery | None:

@@ -36,7 +36,7 @@ def list_profiles(name: str | None, verbose: bool, json: bool) -> None:
         return
     _print_brokers(brokers)
     _print_stores(stores)
-    output.print_line("Results lie at RESULT_<address> where that variable is set, else at <address>.")
+    output.print_line("RESULT_REDIS_URL and its like place results elsewhere than REDIS_URL and its like.")
     if verbose:
         _print_reasons(brokers, stores)
     else:
@@ -47,26 +47,24 @@ def list_profiles(name: str | None, verbose: bool, json: bool) -> None:
 
 
 def _print_brokers(brokers: Iterable[Broker]) -> None:
-    table = output.table("Broker", "What it is", "Keeps", "Does not keep", "Results", "Address", "To use it")
+    table = output.table("Broker", "About", "Keeps", "Lacks", about=5, keeps=3, lacks=3)
     for broker in brokers:
         for number, (mode, guarantees) in enumerate(broker.guarantees.items()):
             name = broker.name if number == 0 else f"{broker.name}:{mode}"
-            title = broker.title if number == 0 else ""
-            note = broker.notes.get(mode, "")
-            kept, not_kept = guarantees.kept, set(guarantees.not_offered)
-            row = [name, "; ".join(filter(None, (title, note))), condensed(kept), condensed(not_kept)]
-            table.add_row(
-                *output.cells(*row, broker.default_results, address_variable(broker.address), _to_use(broker))
-            )
+            about = _about(broker) if number == 0 else []
+            if number == 0 and broker.default_results != broker.name:
+                about.append(f"results: {broker.default_results}")
+            about.append(broker.notes.get(mode, ""))
+            kept, lacking = condensed(guarantees.kept), condensed(guarantees.not_offered)
+            table.add_row(*output.cells(name, "; ".join(filter(None, about)), kept, lacking))
     output.console().print(table)
 
 
 def _print_stores(stores: Iterable[ResultStore]) -> None:
-    table = output.table("Results", "What it is", "Keeps", "Does not keep", "Address", "To use it")
+    table = output.table("Results", "About", "Keeps", "Lacks", about=5, keeps=3, lacks=3)
     for store in stores:
-        kept, not_kept = store.guarantees.kept, set(store.guarantees.not_offered)
-        row = [store.name, store.title, condensed(kept), condensed(not_kept)]
-        table.add_row(*output.cells(*row, address_variable(store.address), _to_use(store)))
+        kept, lacking = condensed(store.guarantees.kept), condensed(store.guarantees.not_offered)
+        table.add_row(*output.cells(store.name, "; ".join(_about(store)), kept, lacking))
     output.console().print(table)
 
 
@@ -87,14 +85,11 @@ def _add_reasons(table: Any, where: str, guarantees: Guarantees) -> None:
 
 def _print_profile(profile: Profile) -> None:
     note = profile.broker.notes.get(profile.mode, "")
-    output.print_line(
-        f"{profile.name}: {profile.broker.title}, mode {profile.mode}" + (note and f" ({note})")
-    )
+    output.print_line(f"{profile.name}: {profile.broker.title}, mode {profile.mode}" + (note and f": {note}"))
     output.print_line(f"results: {profile.results.name}, {profile.results.title}")
     output.print_line(f"priorities that make a difference: {profile.guarantees.priority_levels}")
-    for side in {profile.broker.name: profile.broker, profile.results.name: profile.results}.values():
-        if _pip_line(side):
-            output.print_line(f"to use it: {_pip_line(side)}")
+    for line in sorted({_pip_line(profile.broker), _pip_line(profile.results)} - {""}):
+        output.print_line(f"to use it: {line}")
     table = output.table("Promise", "Kept", "What it says, or why not")
     for id_, wording in CONTRACT.items():
         reason = profile.guarantees.reason(id_)
@@ -143,7 +138,7 @@ def _profile_as_data(profile: Profile) -> dict[str, Any]:
         "broker": profile.broker.name,
         "mode": str(profile.mode),
         "results": profile.results.name,
-        "installed": not any(map(_missing, (profile.broker, profile.results))),
+        "installed": not (_missing(profile.broker) or _missing(profile.results)),
         **_guarantees_as_data(profile.guarantees),
     }
 
@@ -176,5 +171,7 @@ def _pip_line(side: Broker | ResultStore) -> str:
     return f"pip install 'broker-profiles[{side.extra}]'" if _missing(side) else ""
 
 
-def _to_use(side: Broker | ResultStore) -> str:
-    return _pip_line(side) or "installed"
+def _about(side: Broker | ResultStore) -> list[str]:
+    variable = address_variable(side.address)
+    about = [f"{side.title}, at {variable}" if variable else side.title]
+    return [*about, f"not installed: {_pip_line(side)}"] if _missing(side) else about

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import click
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -49,15 +50,16 @@ def print_json(value: object) -> None:
 
 
 def print_line(text: str) -> None:
-    """Print a line as it is, brackets included, folded to the width of the terminal."""
-    console().print(Text(text))
+    """Print a line as it is: brackets included, and not folded, for it may be copied from."""
+    console().print(Text(text), soft_wrap=True)
 
 
-def table(*columns: str, title: str = "") -> Table:
-    """Return an empty table; the first column is never folded."""
-    made = Table(title=title or None, title_justify="left", header_style="bold")
-    for number, column in enumerate(columns):
-        made.add_column(column, no_wrap=number == 0, overflow="fold")
+def table(*columns: str, title: str = "", **shares: int) -> Table:
+    """Return an empty table; `shares` divide the width among the columns named in lower case."""
+    made = Table(title=title or None, title_justify="left", header_style="bold", box=SIMPLE_HEAD)
+    made.expand = bool(shares)
+    for column in columns:
+        made.add_column(column, overflow="fold", ratio=shares.get(column.lower()))
     return made
 
 

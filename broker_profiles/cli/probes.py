@@ -54,10 +54,10 @@ class Unusable(BrokerProfilesError):
 
 
 class NotDone(BrokerProfilesError):
-    """{workers} worker(s) answer, but none ran a task from the queue {queue!r} within {seconds:g} s: all are busy, or none consumes it."""
+    """{workers} worker(s) answer, but none ran a task within {seconds:g} s: busy, or not on {queue!r}."""
 
 
-class NoAnswer(Exception):  # noqa: N818 - it says what happened
+class NoAnswer(Exception):
     """Something took longer than it may."""
 
     def __init__(self, seconds: float) -> None:
@@ -152,10 +152,9 @@ def _connect(app: Celery) -> str:
     with app.connection_for_write() as connection:
         connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0)
         # Some transports connect when they are first used, so use it: this asks and changes nothing.
-        try:
+        # That there is no such queue is an answer too: it comes with its first worker or task.
+        with contextlib.suppress(*connection.channel_errors):
             connection.default_channel.queue_declare(queue=app.conf.task_default_queue, passive=True)
-        except connection.channel_errors:
-            pass  # it answers; the queue comes with its first worker or task
     return ""
 
 

@@ -33,7 +33,7 @@ def show(name: str | None, json: bool) -> None:
         output.print_json({"profile": about.profile.name, "settings": data})
         return
     output.print_line(f"profile {about.profile.name}")
-    table = output.table("Setting", "Value", "Source", "Why")
+    table = output.table("Setting", "Value", "Source", "Why", setting=5, value=5, source=3, why=5)
     for setting in settings:
         table.add_row(*output.cells(setting.name, _shown(setting), setting.source, setting.reason))
     output.console().print(table)

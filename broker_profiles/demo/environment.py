@@ -19,11 +19,11 @@ _ANSWER = 1.0
 
 
 class NoTaskPackage(ConfigurationError):
-    """The demo runs the task package of the repository, which is not in {folder!r}: clone it and install it with pip install -e."""
+    """The demo needs the repository, and {folder!r} has no `tasks`: clone it, then pip install -e it."""
 
 
 class NoServer(BrokerProfilesError):
-    """Nothing answers at the default address of {system}, and no server could be started ({reason}). {variable} names one that runs."""
+    """No {system} answers at its default address and none could be started; set {variable}: {reason}"""
 
 
 def repository() -> Path:

@@ -74,7 +74,9 @@ class Channel(virtual.Channel):  # type: ignore[misc]
         properties = message["properties"]
         queues = self.connection.route(exchange, routing_key)
         if not queues:
-            if properties.get("delivery_mode") == _PERSISTENT:
+            # A broadcast that nobody listens to is not lost: it is for whoever is there.
+            broadcast = self.connection.state.exchanges.get(exchange, {}).get("type") == "fanout"
+            if properties.get("delivery_mode") == _PERSISTENT and not broadcast:
                 raise Unroutable(exchange=exchange, routing_key=routing_key)
             return
         properties["delivery_info"] = {"exchange": exchange, "routing_key": routing_key}

@@ -12,7 +12,7 @@ import urllib.error
 import urllib.request
 import uuid
 from base64 import b64encode
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +113,14 @@ class Project:
 
     def up(self, *arguments: str) -> None:
         """Bring the project up, or change it, and wait until every container is healthy."""
-        self.compose("up", "--detach", "--wait", "--wait-timeout", "150", *arguments, timeout=200)
+        try:
+            self.compose("up", "--detach", "--wait", "--wait-timeout", "150", *arguments, timeout=200)
+        except CommandFailed as error:
+            raise CommandFailed(f"{error}\n{self.last_logs()}") from None
+
+    def last_logs(self) -> str:
+        """Return the last lines of every container, for a failure to explain itself."""
+        return self.compose("logs", "--no-color", "--tail", "30")
 
     def down(self) -> None:
         """Remove everything. A second Ctrl-C does not reach this."""
@@ -164,11 +171,6 @@ def generate_secrets(folder: Path) -> None:
 def service_of(container: Mapping[str, Any]) -> str:
     """Return the service that a container of `Project.containers` belongs to."""
     return str(container["Config"]["Labels"]["com.docker.compose.service"])
-
-
-def by_service(containers: Iterable[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
-    """Return one container for each service."""
-    return {service_of(container): container for container in containers}
 
 
 def _free_ports(count: int) -> Sequence[int]:

@@ -16,7 +16,6 @@ import pytest
 from tests.compose.project import (
     CommandFailed,
     Project,
-    by_service,
     generate_secrets,
     service_of,
     why_no_engine,
@@ -64,6 +63,12 @@ def project(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     assert project.leftovers() == []
 
 
+@pytest.fixture(scope="module")
+def broker(project: Project) -> str:
+    """The service that carries the tasks."""
+    return "rabbitmq" if "RABBITMQ_PORT" in project.ports else "redis"
+
+
 def until(found: Callable[[], Any], wanted: Any, seconds: float) -> None:
     """Wait until a function returns what is wanted."""
     deadline = time.monotonic() + seconds
@@ -72,9 +77,8 @@ def until(found: Callable[[], Any], wanted: Any, seconds: float) -> None:
         time.sleep(0.2)
 
 
-def test_every_container_is_healthy_and_confined(project: Project) -> None:
+def test_every_container_is_healthy_and_confined(project: Project, broker: str) -> None:
     containers = project.containers()
-    broker = "rabbitmq" if project.file.name == FILES["rabbitmq"] else "redis"
     results = {"postgresql"} if broker == "rabbitmq" else set()
     assert sorted(map(service_of, containers)) == sorted({broker} | results | OURS)
     for container in containers:
@@ -100,18 +104,24 @@ def test_ours_run_as_nobody_special(project: Project, service: str) -> None:
     assert project.compose("exec", "-T", service, "id", "-u").strip() == "10001"
 
 
-def test_redis_is_full_before_its_container_is(project: Project) -> None:
-    redis = by_service(project.containers()).get("redis")
-    if redis is None:
-        pytest.skip("there is no Redis in this file")
-    ask = 'REDISCLI_AUTH="$(cat /run/secrets/redis_password)" redis-cli --raw config get maxmemory'
-    bound = int(project.compose("exec", "-T", "redis", "sh", "-c", ask).split()[-1])
-    assert 0 < bound < redis["HostConfig"]["Memory"]
+MEMORY_BOUND = {
+    "rabbitmq": ("rabbitmqctl", "eval", "vm_memory_monitor:get_memory_limit()."),
+    "redis": (
+        *("sh", "-c"),
+        'REDISCLI_AUTH="$(cat /run/secrets/redis_password)" redis-cli --raw config get maxmemory',
+    ),
+}
 
 
-def test_work_survives_a_restart_of_the_broker(project: Project) -> None:
-    broker = "rabbitmq" if "RABBITMQ_PORT" in project.ports else "redis"
-    began = by_service(project.containers(broker))[broker]["State"]["StartedAt"]
+def test_the_broker_refuses_before_it_is_killed(project: Project, broker: str) -> None:
+    """Its own bound of memory is below that of its container."""
+    said = project.compose("exec", "-T", broker, *MEMORY_BOUND[broker])
+    (container,) = project.containers(broker)
+    assert 0 < int(said.split()[-1]) < container["HostConfig"]["Memory"]
+
+
+def test_work_survives_a_restart_of_the_broker(project: Project, broker: str) -> None:
+    (before,) = project.containers(broker)
     script = LOAD.read_text(encoding="utf-8")
     with project.start_compose("exec", "-T", "worker", "python", "-c", script, str(NUMBER), "180") as load:
         try:
@@ -121,15 +131,16 @@ def test_work_survives_a_restart_of_the_broker(project: Project) -> None:
             out, errors = load.communicate(timeout=240)
         finally:
             load.kill()
-    assert load.returncode == 0, errors[-4000:]
-    assert by_service(project.containers(broker))[broker]["State"]["StartedAt"] > began
+    assert load.returncode == 0, errors[-4000:] + project.last_logs()
+    (after,) = project.containers(broker)
+    assert after["State"]["StartedAt"] > before["State"]["StartedAt"]
     report = json.loads(out)
     wrong = {
         task_id: report["results"].get(task_id)
         for task_id, expected in report["expected"].items()
         if report["results"].get(task_id) != expected
     }
-    assert wrong == {}
+    assert wrong == {}, project.last_logs()
     assert len(report["results"]) == NUMBER + 1
     assert report["results"][report["chord"]] == 210
     project.up("--no-recreate")

@@ -23,8 +23,8 @@
 -- milliseconds since the epoch, by the server's clock.
 --
 -- The server refuses a script for want of memory only at its first write. So a script that stores
--- something new begins with a write that may be refused, and one that only moves or frees begins with a
--- removal, which may not: nothing is ever half done, and a full server can still be emptied.
+-- messages begins with a write that may be refused, and every other one with a removal, which may not:
+-- nothing is ever half done, and workers can empty a full server.
 
 local P = KEYS[1]
 local call = redis.call
@@ -36,10 +36,21 @@ local function clock()
     return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
--- Wakes one consumer that waits for this queue, now or when next it begins to wait.
-local function wake(queue)
+local function also_when_full()
+    call('ZREM', P .. 'consumers', '')
+end
+
+-- Notes when a message that is ready or delayed expires.
+local function expire(queue, rank, at)
+    call('ZADD', P .. 'expiring:' .. queue, at, rank)
+    call('ZADD', P .. 'sweeps', 'LT', at, queue)
+end
+
+-- Wakes one consumer that waits for this queue, now or when next it begins to wait. The token says
+-- whether a message is "ready", or another one is "due" first.
+local function wake(queue, token)
     local key = P .. 'wake:' .. queue
     if call('LLEN', key) == 0 then
-        call('RPUSH', key, '1')
+        call('RPUSH', key, token or 'ready')
     end
 end

@@ -2,7 +2,7 @@
 
 local discarded = 0
 for _, id in ipairs(ARGV) do
-    if dead_take(id) then
+    if unbury(id) then
         discarded = discarded + 1
     end
 end

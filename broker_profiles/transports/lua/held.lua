@@ -52,8 +52,7 @@ local function put_back(rank, queue, deliveries, expires)
         call('HSET', P .. 'deliveries:' .. queue, rank, deliveries)
     end
     if expires ~= '0' then
-        call('ZADD', P .. 'expiring:' .. queue, expires, rank)
-        call('ZADD', P .. 'sweeps', 'LT', expires, queue)
+        expire(queue, rank, expires)
     end
     wake(queue)
 end

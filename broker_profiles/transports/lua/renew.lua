@@ -4,8 +4,7 @@ local consumer, lease = ARGV[1], tonumber(ARGV[2])
 local consumers = P .. 'consumers'
 local now = clock()
 
--- A removal first: leases go on where memory is full.
-call('ZREM', consumers, '')
+also_when_full()
 
 -- Nobody at all has renewed for half a lease: the server was down, frozen or cut off, or there was no
 -- worker. Then leases ran out by the clock alone, and whoever lives gets time to come back.

@@ -15,11 +15,6 @@ local function message_ttl(queue)
     return tonumber(string.match(known, ' (%d+)$'))
 end
 
-local function expire(queue, rank, at)
-    call('ZADD', P .. 'expiring:' .. queue, at, rank)
-    call('ZADD', P .. 'sweeps', 'LT', at, queue)
-end
-
 -- `delay` and `expires` are milliseconds from now, 0 for none.
 local function store(queue, number, priority, delay, expires, body)
     local rank = string.format('%.0f', (9 - priority) * SPAN + number)
@@ -42,8 +37,8 @@ local function store(queue, number, priority, delay, expires, body)
     end
     local delayed = P .. 'delayed:' .. queue
     call('ZADD', delayed, now + delay, rank)
-    -- Whoever waits until the message that was due first has to wait for a shorter time now.
+    -- Whoever waits for the message that was due first has to wait for a shorter time now.
     if call('ZRANGE', delayed, 0, 0)[1] == rank then
-        wake(queue)
+        wake(queue, 'due')
     end
 end

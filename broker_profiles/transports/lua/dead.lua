@@ -1,6 +1,7 @@
--- Removes a dead letter; returns its queue, body and priority, or nothing.
+-- Removing dead letters.
 
-local function dead_take(id)
+-- Returns the queue, body and priority of the one removed, or nothing.
+local function unbury(id)
     local record = call('HGET', P .. 'dead', id)
     if not record then
         return nil

@@ -1,3 +1,0 @@
--- ARGV: queue.
-
-drop(ARGV[1])
