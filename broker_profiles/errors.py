@@ -33,7 +33,10 @@ class BrokerProfilesError(Exception):
     exit_status = 1
 
     def __init__(self, **details: object) -> None:
-        self.details = details
+        # As text, so that the error can be pickled on its way out of a child process.
+        self.details = {
+            name: value if isinstance(value, int | float) else str(value) for name, value in details.items()
+        }
         super().__init__(redact(inspect.cleandoc(type(self).__doc__ or "").format(**details)))
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -107,7 +110,7 @@ class StoreBusy(StoreUnavailable):
 
 
 class StoreFull(StoreUnavailable):
-    """{store} cannot take more: {problem}. Make room on its disk; nothing was lost."""
+    """{store} cannot take more: {problem}. Make room there; nothing was lost."""
 
 
 class StoreReadOnly(StoreError):

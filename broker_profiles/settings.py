@@ -95,7 +95,7 @@ OPTIONS: Mapping[str, Option] = {
         ),
         Option(
             "publish_timeout_seconds",
-            5.0,
+            4.0,
             "how long delay() waits for a broker that does not answer before it is an error",
             minimum=0.1,
             maximum=60,
@@ -158,7 +158,7 @@ class _Kind:
 
 _KINDS: Mapping[str, _Kind] = {
     "rabbitmq": _Kind("RABBITMQ_URL", "amqp://guest:guest@localhost:5672//", ("amqp", "amqps")),
-    "redis": _Kind("REDIS_URL", "redis://localhost:6379/0", ("redis", "rediss")),
+    "redis": _Kind("REDIS_URL", "redis://localhost:6379/0", ("redis", "rediss", "unix")),
     "postgresql": _Kind(
         "DATABASE_URL", "postgresql://celery@localhost:5432/celery", ("postgresql", "postgres")
     ),
@@ -294,7 +294,7 @@ def _problem(url: str, kind: str, wanted: _Kind) -> str:
         return "it has no scheme"
     if scheme not in wanted.schemes:
         return f"its scheme is {scheme!r}, and this profile needs {wanted.schemes[0]!r}"
-    if kind == "sqlite":
+    if scheme in ("sqlite", "unix"):
         return "" if parts.path.strip("/") else "it names no file"
     if not parts.hostname:
         return "it names no host"

@@ -35,7 +35,7 @@ def settings_for_everyone(environment: Environment) -> Iterator[Setting]:
     )
     yield Setting(
         "task_publish_retry_policy",
-        {"max_retries": 2, "interval_start": 0, "interval_step": 0.2, "interval_max": 0.5},
+        {"max_retries": 1, "interval_start": 0, "interval_step": 0.2, "interval_max": 0.5},
         "delay() gives up within 10 s instead of trying for ever",
     )
     yield Setting(

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from broker_profiles.profile import Broker, Guarantees, Mode, Setting, SettingsFunction
+from broker_profiles.profile import CONTRACT, Broker, Guarantees, Mode, Setting, SettingsFunction
 from broker_profiles.settings import Environment
 
-_NOTHING_PROMISED = {Mode.STOCK: Guarantees(kept=frozenset(), chords=True)}
+_UNPROMISED = dict.fromkeys(CONTRACT, "a baseline: whatever Celery's defaults do")
+_NOTHING_PROMISED = {Mode.STOCK: Guarantees(kept=frozenset(), not_offered=_UNPROMISED)}
 _NOTES = {Mode.STOCK: "a baseline: Celery's own defaults"}
 
 

@@ -29,7 +29,7 @@ def check(name: str | None, json: bool) -> None:
     findings: list[Finding] = []
     failure: BrokerProfilesError | None = None
     try:
-        for finding in probe(app, about.profile):
+        for finding in probe(app, about.profile, about.environment):
             findings.append(finding)
             if not json:
                 output.print_line(f"{finding.name:8} {finding.detail} ({finding.seconds:.2f} s)")

@@ -7,15 +7,16 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from celery import Celery, uuid
 from celery.backends.base import DisabledBackend
 from celery.exceptions import TimeoutError as CeleryTimeoutError
 
+from broker_profiles.cli.effective import effective_settings
 from broker_profiles.errors import BrokerProfilesError, redact
 from broker_profiles.profile import Profile
-from broker_profiles.settings import address_variable
+from broker_profiles.settings import Environment
 
 #: Seconds that each of the four steps may take: together they stay below 15.
 _STEP = 3.5
@@ -40,7 +41,7 @@ _MEANINGS = (
     ),
     (r"permission denied|NOPERM|not authorized", "this user lacks a permission"),
     (r"CERTIFICATE_VERIFY_FAILED|certificate verify failed", "its certificate cannot be verified"),
-    (r"refused", "nothing listens there; is the server running?"),
+    (r"refused", "nothing listens there, so the server does not run or is elsewhere"),
     (
         r"Name or service not known|name resolution|getaddrinfo|nodename nor servname|resolve host",
         "the name of the host is not known",
@@ -50,7 +51,7 @@ _MEANINGS = (
 
 
 class Unusable(BrokerProfilesError):
-    """The {part} at {address} cannot be used: {problem}{hint}"""
+    """The {part} at {address} ({source}) cannot be used: {problem}."""
 
 
 class NotDone(BrokerProfilesError):
@@ -77,18 +78,17 @@ class Finding:
 class _Place:
     part: str
     address: str
-    variable: str
+    source: str
 
 
-def probe(app: Celery, profile: Profile) -> Iterator[Finding]:
+def probe(app: Celery, profile: Profile, environment: Environment) -> Iterator[Finding]:
     """Look at the broker, the result store, the workers and one task; yield what is well, step by step.
 
     Raises `BrokerProfilesError` at the first that is not.
     """
-    broker = _Place("broker", redact(app.conf.broker_url), address_variable(profile.broker.address))
-    results = _Place(
-        "result store", redact(app.conf.result_backend), address_variable(profile.results.address)
-    )
+    said_by = {setting.name: setting.source for setting in effective_settings(profile, environment, app)}
+    broker = _Place("broker", redact(app.conf.broker_url), said_by["broker_url"])
+    results = _Place("result store", redact(app.conf.result_backend), said_by["result_backend"])
     workers: list[str] = []
     yield _step("broker", broker, lambda: _connect(app))
     yield _step("results", results, lambda: _store_and_forget(app))
@@ -101,11 +101,12 @@ def _step(name: str, place: _Place, action: Callable[[], str]) -> Finding:
     started = time.monotonic()
     try:
         detail = _within(_STEP, action) or place.address
-    except BrokerProfilesError:
-        raise
     except Exception as error:
-        hint = f" {place.variable} says where it is." if place.variable else ""
-        raise Unusable(part=place.part, address=place.address, problem=meaning(error), hint=hint) from error
+        # kombu wraps what a transport raises; ours says more than its wrapping.
+        for link in _chain(error):
+            if isinstance(link, BrokerProfilesError):
+                raise link from error
+        raise Unusable(**asdict(place), problem=meaning(error)) from error
     return Finding(name, detail, round(time.monotonic() - started, 3))
 
 
@@ -135,14 +136,19 @@ def _within(seconds: float, action: Callable[[], str]) -> str:
 
 def meaning(error: BaseException) -> str:
     """Return in plain words why something could not be reached, or what the driver said about it."""
+    chain = _chain(error)
+    said = " ".join(f"{type(link).__name__}: {link}" for link in chain)
+    for pattern, words in _MEANINGS:
+        if re.search(pattern, said, re.DOTALL | re.IGNORECASE):
+            return words
+    return f"{type(chain[-1]).__name__}: {' '.join(str(chain[-1]).split())}"
+
+
+def _chain(error: BaseException) -> list[BaseException]:
     chain = [error]
     while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
         chain.append(cause)
-    said = " ".join(f"{type(link).__name__}: {link}" for link in chain)
-    for pattern, words in _MEANINGS:
-        if re.search(pattern, said, re.DOTALL):
-            return words
-    return f"{type(chain[-1]).__name__}: {' '.join(str(chain[-1]).split())}"
+    return chain
 
 
 # -- steps --------------------------------------------------------------------------------------------
@@ -160,10 +166,12 @@ def _connect(app: Celery) -> str:
 
 def _store_and_forget(app: Celery) -> str:
     """Write a result, read it, remove it; what is said instead where there is no place to do so."""
-    if isinstance(app.backend, DisabledBackend):
-        return "off: tasks are sent and forgotten"
     if app.conf.result_backend.startswith("rpc"):
         return "sent to the client over the broker"
+    if app.conf.result_backend.startswith("db+"):
+        _connect_to_database(app)
+    if isinstance(app.backend, DisabledBackend):
+        return "off: tasks are sent and forgotten"
     # A worker tries for minutes, and should; this is to say what is wrong now.
     app.backend.always_retry = False
     id_ = uuid()
@@ -171,6 +179,15 @@ def _store_and_forget(app: Celery) -> str:
     app.backend.get_task_meta(id_, cache=False)
     app.backend.forget(id_)
     return ""
+
+
+def _connect_to_database(app: Celery) -> None:
+    """Connect once: Celery's backend tries ten times, ever more slowly, as soon as it is made."""
+    from celery.backends.database.session import SessionManager
+
+    url = app.conf.result_backend.removeprefix("db+")
+    options = app.conf.database_engine_options or {}
+    SessionManager().get_engine(url, **options).connect().close()
 
 
 def _ping(app: Celery, workers: list[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import os
 import sys
@@ -25,8 +26,9 @@ from broker_profiles.errors import BrokerProfilesError, ConfigurationError, Unsu
 from broker_profiles.profile import Profile
 from broker_profiles.settings import OPTIONS, Environment
 
-#: A queue of its own: the demo takes nobody's tasks from a broker in use, and nobody takes its.
-QUEUE = "broker-profiles-demo"
+#: A queue of its own: the demo takes nobody's tasks from a broker in use, and nobody takes its. With the
+#: mode behind it, for RabbitMQ refuses to have one queue in two kinds.
+_QUEUE = "broker-profiles-demo-{mode}"
 
 #: Seconds in which the workers have to be done.
 _TIMEOUT = 120.0
@@ -79,35 +81,40 @@ def run(
         tempfile.TemporaryDirectory(prefix="broker-profiles-demo-") as scratch,
         servers_for(profile, environment, say) as variables,
         _environment({**_place_embedded(scratch), **variables, "PYTHONPATH": import_path(root)}),
+        _tasks(root) as (text, progress),
     ):
-        text, progress = _tasks(root)
         if isinstance(text.app.backend, DisabledBackend):
             problem = "the demo shows results, and this profile stores none"
             raise UnsupportedCombination(profile=profile.name, problem=problem)
         paths = text.python_files(folder)[:limit]
         if not paths:
             raise NoFiles(folder=folder)
-        options = ["--concurrency=1", f"--queues={QUEUE}"]
+        queue = _QUEUE.format(mode=profile.mode)
+        options = ["--concurrency=1", f"--queues={queue}"]
         with Workers(workers, options, os.environ, Path(scratch)) as running:
             say(f"Starting {workers} workers on {profile.name}")
             running.wait_until_ready(text.app)
             say(f"Counting {len(paths)} files")
-            return _count(profile, text, progress, paths)
+            outcome = _count(profile, text, progress, paths, queue)
+            # Celery's results are cycles, and some want their connection once more when they go: let
+            # them go while there is one, not at the end of the interpreter.
+            gc.collect()
+            return outcome
 
 
-def _count(profile: Profile, text: Any, progress: Any, paths: list[str]) -> Outcome:
+def _count(profile: Profile, text: Any, progress: Any, paths: list[str], queue: str) -> Outcome:
     """Send the work, wait for it, and compare it with a plain loop. Raises `WrongTotals`."""
     started = time.perf_counter()
     if profile.guarantees.chords:
-        sent = text.map_reduce(paths).apply_async(queue=QUEUE)
+        sent = text.map_reduce(paths).apply_async(queue=queue)
         tasks = len(sent.parent.results) + 1
         counts = progress.follow(sent, "tasks", timeout=_TIMEOUT)
     else:
         # No chord without a store that workers can read: this process collects, a worker still merges.
-        mapped = group(text.batches(paths)).apply_async(queue=QUEUE)
+        mapped = group(text.batches(paths)).apply_async(queue=queue)
         tasks = len(mapped.results) + 1
         parts = progress.follow(mapped, "tasks", timeout=_TIMEOUT)
-        sent = text.merge_counts.apply_async((parts,), queue=QUEUE)
+        sent = text.merge_counts.apply_async((parts,), queue=queue)
         counts = sent.get(timeout=_TIMEOUT)
     seconds = time.perf_counter() - started
     started = time.perf_counter()
@@ -120,8 +127,9 @@ def _count(profile: Profile, text: Any, progress: Any, paths: list[str]) -> Outc
     return Outcome(theirs, counts["largest"], tasks, seconds, loop_seconds, stored)
 
 
-def _tasks(root: Path) -> tuple[Any, Any]:
-    """Import the task package as the environment is now, and return its modules `text` and `progress`.
+@contextlib.contextmanager
+def _tasks(root: Path) -> Iterator[tuple[Any, Any]]:
+    """Import the task package as the environment is now, and yield its modules `text` and `progress`.
 
     What was imported before, by `celery -A` or of the same name from elsewhere, has another configuration.
     """
@@ -130,7 +138,7 @@ def _tasks(root: Path) -> tuple[Any, Any]:
             del sys.modules[name]
     sys.path.insert(0, str(root))
     try:
-        return importlib.import_module("tasks.text"), importlib.import_module("tasks.progress")
+        yield importlib.import_module("tasks.text"), importlib.import_module("tasks.progress")
     finally:
         sys.path.remove(str(root))
 

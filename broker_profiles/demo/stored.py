@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 
 from celery import Celery
-from celery.backends.base import KeyValueStoreBackend
+from celery.backends.base import BaseKeyValueStoreBackend
 
 from broker_profiles.errors import redact
 
@@ -24,7 +24,7 @@ def stored_result(app: Celery, task_id: str) -> Stored:
     """Return where the result of a finished task lies, and what lies there."""
     backend = app.backend
     where = redact(app.conf.result_backend)
-    if isinstance(backend, KeyValueStoreBackend):
+    if isinstance(backend, BaseKeyValueStoreBackend):
         key = backend.get_key_for_task(task_id)
         return Stored(where, _text(key), _text(backend.get(key)))
     if not backend.persistent or where.startswith("rpc"):

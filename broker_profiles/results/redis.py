@@ -14,6 +14,8 @@ def _settings(environment: Environment, _mode: Mode) -> Iterator[Setting]:
     url = address.url
     if address.scheme == "rediss" and "ssl_cert_reqs" not in url:
         url += ("&" if "?" in url else "?") + "ssl_cert_reqs=required"
+    if address.scheme == "unix":
+        url = url.replace("unix://", "socket://", 1)
     yield Setting("result_backend", url, "one key a result, expired by Redis", address.variable)
     timeout = environment.number("result_timeout_seconds")
     source = environment.source("result_timeout_seconds")

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from broker_profiles.profile import Guarantees, Mode, ResultStore, Setting, SettingsFunction
+from broker_profiles.profile import (
+    RESULT_GUARANTEES,
+    Guarantees,
+    Mode,
+    ResultStore,
+    Setting,
+    SettingsFunction,
+)
 from broker_profiles.results.rpc import ONLY_RABBITMQ
 from broker_profiles.settings import Environment
 
-_NOTHING_PROMISED = Guarantees(kept=frozenset())
+_UNPROMISED = dict.fromkeys(RESULT_GUARANTEES, "a baseline: whatever Celery's defaults do")
+_NOTHING_PROMISED = Guarantees(kept=frozenset(), not_offered=_UNPROMISED)
 
 
 def _at(kind: str) -> SettingsFunction:
@@ -43,7 +51,7 @@ RPC = ResultStore(
     name="stock-rpc",
     title="Celery's defaults over RabbitMQ",
     settings=_rpc,
-    guarantees=Guarantees(kept=frozenset(), chords=False),
+    guarantees=Guarantees(kept=frozenset(), not_offered=_UNPROMISED, chords=False),
     only_over="rabbitmq",
     only_over_reason=ONLY_RABBITMQ,
 )

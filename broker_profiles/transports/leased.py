@@ -90,6 +90,8 @@ class Transport(virtual.Transport):  # type: ignore[misc]
     def establish_connection(self) -> Transport:
         """Open the store, so that a bad address fails here and not at the first message."""
         _ = self.store
+        # Never the name of an earlier connection, whose messages nobody here knows.
+        self.consumer_id = uuid()
         self._avail_channels.append(self.create_channel(self))
         return self
 
@@ -103,6 +105,7 @@ class Transport(virtual.Transport):  # type: ignore[misc]
 
     def close_connection(self, connection: Any) -> None:
         """Give back what is held, end the threads, close the store."""
+        consumed = self._keeper is not None
         for thread in (self._keeper, self._watcher):
             if thread is not None:
                 thread.end()
@@ -110,7 +113,7 @@ class Transport(virtual.Transport):  # type: ignore[misc]
         try:
             for channel in [*self._avail_channels, *self.channels]:
                 channel.close()
-            if self._store is not None and self.of_this_process:
+            if consumed and self._store is not None and self.of_this_process:
                 self._store.forget(self.consumer_id)
         finally:
             self._avail_channels.clear()
@@ -162,6 +165,13 @@ class Transport(virtual.Transport):  # type: ignore[misc]
     def consumed_queues(self) -> list[str]:
         """Return the queues of all consumers."""
         return [queue for channel in list(self.channels) for queue in channel.queues]
+
+    def waited_queues(self) -> tuple[list[str], bool]:
+        """Return the queues whose consumers have room, and whether these are all that are consumed."""
+        channels = [channel for channel in list(self.channels) if channel.queues]
+        waited = [channel for channel in channels if channel.room()]
+        queues = [queue for channel in waited for queue in channel.queues]
+        return queues, len(waited) == len(channels)
 
     def on_consuming(self) -> None:
         """Begin to hold a lease, and look for messages."""
@@ -221,7 +231,7 @@ class Transport(virtual.Transport):  # type: ignore[misc]
             left = 1.0 if deadline is None else min(1.0, deadline - time.monotonic())
             if left <= 0:
                 raise TimeoutError("no message")
-            self.store.wait(self.consumed_queues(), left)
+            self.store.wait(self.waited_queues()[0], left)
 
     # -- settling ---------------------------------------------------------------------------------
 

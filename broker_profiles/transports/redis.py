@@ -58,7 +58,7 @@ class RedisStore(Store):
         self._link = Link(url, self._prefix, timeout)
         # Blocking has a connection of its own, for receipts are settled meanwhile.
         self._waiting = Link(url, self._prefix, timeout, _BLOCK)
-        self._lost = ""
+        self._unanswered = ""
 
     @classmethod
     def open(cls, url: str, options: Mapping[str, Any]) -> Self:
@@ -109,15 +109,17 @@ class RedisStore(Store):
         acknowledge: Sequence[Receipt] = (),
     ) -> list[Delivery]:
         """Acknowledge and lease, in one round trip."""
-        nonce = base64.urlsafe_b64encode(os.urandom(_NONCE_BYTES)).decode()
-        # Should the answer be lost, the next call gives back what was leased without our knowledge.
-        lost, self._lost = self._lost, nonce
+        # Where no answer came, the nonce stays, and what was leased by it without our knowledge goes back.
+        nonce, again = self._unanswered, 1
+        if not nonce:
+            nonce, again = base64.urlsafe_b64encode(os.urandom(_NONCE_BYTES)).decode(), 0
+            self._unanswered = nonce
         about, *bodies = self._link.script(
             "reserve",
             [
                 consumer,
                 nonce,
-                lost,
+                again,
                 self._lease,
                 limit,
                 self._delivery_limit,
@@ -126,7 +128,7 @@ class RedisStore(Store):
                 *_runs(acknowledge),
             ],
         )
-        self._lost = ""
+        self._unanswered = ""
         token = nonce + consumer
         words = about.split()
         deliveries = []
@@ -165,22 +167,23 @@ class RedisStore(Store):
         """Give back what the consumer holds, uncounted, and forget it."""
         self._link.script("forget", [consumer])
 
-    def wait(self, queues: Sequence[str], timeout: float) -> None:
+    def wait(self, queues: Sequence[str], timeout: float) -> bool:
         """Block on the tokens of the queues, until one comes or a delayed message is due."""
         deadline = time.monotonic() + timeout
         tokens = [f"{self._prefix}wake:{queue}" for queue in queues]
         while (left := deadline - time.monotonic()) > 0:
             if not tokens:
                 time.sleep(left)
-                return
+                return False
             due = self._waiting.script("look", queues)
             if due == 0:
-                return
+                return True
             # A token that came since the look is still there, so nothing is missed in between.
             block = min(left, _BLOCK, due / 1000 if due > 0 else _BLOCK)
             token = self._waiting.command("BLPOP", *tokens, f"{max(block, 0.001):.3f}")
             if token is not None and token[1] == b"ready":
-                return
+                return True
+        return False
 
     # -- queues and bindings ----------------------------------------------------------------------
 

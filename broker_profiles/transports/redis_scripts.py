@@ -1,7 +1,7 @@
 """Scripts on one Redis connection: loading and running them, reconnecting, forks, errors in our words.
 
 redis-py makes the connection (addresses, TLS, logins); commands are written here, for its own client
-tries some of them again by itself and takes several times as long over each.
+tries some of them again by itself and takes twice as long over each.
 """
 
 from __future__ import annotations
@@ -45,6 +45,10 @@ _LIBRARIES = {
     "discard": ("dead",),
 }
 
+#: How often a script is sent where the server does not know it or our clocks have drifted apart: nothing
+#: was run then, so that running it is no second time.
+_ATTEMPTS = 3
+
 #: Seconds of silence after which a connection is looked at before it is used.
 _SILENCE = 0.1
 
@@ -64,6 +68,7 @@ _DENIED = (
 
 # The first word of what the server says; older servers wrap it where it comes out of a script.
 _WORD = re.compile(r"^-?([A-Z]+)\b(?! Error running script)|@user_script: ?\d+: -?([A-Z]+)\b")
+_LATE = re.compile(r"\bLATE (\d+)")
 _FULL_WORDS = frozenset(["OOM", "MISCONF"])
 _DENIED_WORDS = frozenset(["NOAUTH", "WRONGPASS", "NOPERM"])
 _TRY_AGAIN_WORDS = frozenset(
@@ -72,7 +77,7 @@ _TRY_AGAIN_WORDS = frozenset(
 
 
 class Script:
-    """A Lua script, its SHA1, and the beginning of the command that runs it."""
+    """A Lua script and its SHA1."""
 
     def __init__(self, name: str) -> None:
         folder = files(__package__) / "lua"
@@ -94,6 +99,9 @@ class Link:
         self._name = _name(self._settings)
         self._connection: Any = None
         self._used_at = 0.0
+        self._timeout = timeout
+        #: How many seconds the server's clock is ahead of ours.
+        self._ahead = 0.0
         self._pid = os.getpid()
         self._lock = threading.RLock()
 
@@ -103,15 +111,27 @@ class Link:
     def script(self, name: str, arguments: Sequence[Argument] = ()) -> Any:
         """Run a script, teaching it to a server that does not know it."""
         script = SCRIPTS[name]
-        command = ("EVALSHA", script.sha, 1, self._prefix, *arguments)
         try:
-            return self._exchange(command)
-        except redis_errors.NoScriptError:
-            # Nothing was run, so that running it now is no second time.
-            self.command("SCRIPT", "LOAD", script.source)
+            for _ in range(_ATTEMPTS):
+                try:
+                    return self._run(script, arguments)
+                except redis_errors.NoScriptError:
+                    self._exchange(("SCRIPT", "LOAD", script.source))
+                except redis_errors.ResponseError as error:
+                    late = _LATE.search(str(error))
+                    if late is None:
+                        raise
+                    self._ahead = int(late.group(1)) / 1000 - time.monotonic()
+            raise redis_errors.TimeoutError("it answers too slowly")
         except Exception as error:
             raise self._translated(error) from error
-        return self.command(*command)
+
+    def _run(self, script: Script, arguments: Sequence[Argument]) -> Any:
+        self._mind_forks()
+        with self._lock:
+            self._open()
+            gives_up = int((time.monotonic() + self._ahead + self._timeout) * 1000)
+            return self._exchange(("EVALSHA", script.sha, 1, self._prefix, gives_up, *arguments))
 
     def command(self, *words: Argument) -> Any:
         """Run one command."""
@@ -151,11 +171,23 @@ class Link:
     def _open(self) -> Any:
         connection = self._connection
         if connection is not None:
-            if time.monotonic() - self._used_at < _SILENCE or _is_alive(connection):
+            now = time.monotonic()
+            if now - self._used_at < _SILENCE:
+                return connection
+            if _is_alive(connection):
+                self._used_at = now
                 return connection
             self.close()
         connection = self._connection_class(**self._settings)
-        connection.connect()
+        try:
+            connection.connect()
+            connection.send_command("TIME", check_health=False)
+            seconds, microseconds = connection.read_response()
+        except BaseException:
+            connection.disconnect()
+            raise
+        self._ahead = int(seconds) + int(microseconds) / 1e6 - time.monotonic()
+        self._used_at = time.monotonic()
         self._connection = connection
         return connection
 

@@ -252,7 +252,7 @@ class SQLiteStore(Store):
             )
             _end_consumer(connection, consumer)
 
-    def wait(self, queues: Sequence[str], timeout: float) -> None:
+    def wait(self, queues: Sequence[str], timeout: float) -> bool:
         """Look at the file's change counter, less and less often while nothing happens."""
         deadline = time.monotonic() + timeout
         look = _FIRST_LOOK
@@ -266,8 +266,9 @@ class SQLiteStore(Store):
                 time.sleep(min(look, left))
                 look = min(look * 1.2, _LAST_LOOK)
             if time.monotonic() >= deadline:
-                return
+                return False
             seen = self._file.changes()
+        return True
 
     def _something(self, queues: Iterable[str]) -> bool:
         """Return whether a message of these queues is ready, or any message is due."""

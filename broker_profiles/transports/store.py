@@ -158,8 +158,8 @@ class Store(ABC):
         """End a consumer: what it still holds is ready again, as after `release` without counting."""
 
     @abstractmethod
-    def wait(self, queues: Sequence[str], timeout: float) -> None:
-        """Return when a message may be ready in one of `queues`, or after `timeout` seconds."""
+    def wait(self, queues: Sequence[str], timeout: float) -> bool:
+        """Return True once a message may be ready in one of `queues`, False after `timeout` seconds."""
 
     # -- queues and bindings ----------------------------------------------------------------------
 

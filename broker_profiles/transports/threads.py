@@ -27,6 +27,9 @@ SETTLE_WITHIN = 0.2
 #: The longest a waiting thread goes without looking whether it should end, in seconds.
 _SLICE = 1.0
 
+#: The same while some consumer is full, in seconds.
+_SHORT_SLICE = 0.05
+
 
 class _StoreThread(threading.Thread):
     """A daemon thread with its own store, opened when first needed and again after an error."""
@@ -36,6 +39,7 @@ class _StoreThread(threading.Thread):
         self._original = original
         self._store: Store | None = None
         self._ended = threading.Event()
+        self._failing = False
 
     def end(self) -> None:
         """Ask the thread to end; it does so within a second."""
@@ -49,12 +53,24 @@ class _StoreThread(threading.Thread):
                     if self._store is None:
                         self._store = self._original.clone()
                     self.step(self._store)
+                    self._say_it_works()
                 except (BrokerProfilesError, OSError) as error:
-                    logger.warning("%s: %s", self.name, error)
+                    self._say_it_fails(error)
                     self._drop_store()
                     self._ended.wait(_SLICE)
         finally:
             self._drop_store()
+
+    def _say_it_fails(self, error: Exception) -> None:
+        """Log the first failure of a row; the rest would fill the log for as long as a server is away."""
+        if not self._failing:
+            logger.warning("%s: %s Trying again every second.", self.name, error)
+        self._failing = True
+
+    def _say_it_works(self) -> None:
+        if self._failing:
+            logger.warning("%s: works again.", self.name)
+        self._failing = False
 
     def _drop_store(self) -> None:
         store, self._store = self._store, None
@@ -110,9 +126,11 @@ class Watcher(_StoreThread):
         """Wait until armed, then for a message."""
         if not self._armed.wait(_SLICE) or self._ended.is_set():
             return
-        store.wait(self._transport.consumed_queues(), _SLICE)
-        self._armed.clear()
-        self._wake()
+        queues, all_of_them = self._transport.waited_queues()
+        # A queue that is left out now may be wanted a moment later, when its consumer has room again.
+        if not queues or store.wait(queues, _SLICE if all_of_them else _SHORT_SLICE):
+            self._armed.clear()
+            self._wake()
 
 
 class Wakeup:

@@ -26,7 +26,6 @@ class Sent:
 
 def send(app: Celery, *, chords: bool) -> Sent:
     """Send 300 tasks (270 where chords are not possible)."""
-    app.loader.import_default_modules()
     task = tasks_of(app)
     add, total = task["add"], task["total"]
     sent = Sent()

@@ -66,6 +66,7 @@ def die(self: Any) -> None:
 
 def tasks_of(app: Celery) -> dict[str, Any]:
     """Return the tasks bound to an application, by their short names."""
+    app.loader.import_default_modules()
     return {
         name.removeprefix("acceptance."): task
         for name, task in app.tasks.items()

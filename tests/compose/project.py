@@ -124,13 +124,11 @@ class Project:
 
     def down(self) -> None:
         """Remove everything. A second Ctrl-C does not reach this."""
-        subprocess.run(
-            self.command("down", "--volumes", "--remove-orphans", "--timeout", "5"),
-            cwd=ROOT,
-            env=self.environ,
-            capture_output=True,
-            start_new_session=True,
-        )
+        command = self.command("down", "--volumes", "--remove-orphans", "--timeout", "5")
+        for _ in range(3):  # an interrupted `up` may have asked the engine for one thing more
+            subprocess.run(command, cwd=ROOT, env=self.environ, capture_output=True, start_new_session=True)
+            if not self.leftovers():
+                return
 
     def containers(self, *services: str) -> list[dict[str, Any]]:
         """Return what `docker inspect` says of the containers."""

@@ -247,7 +247,7 @@ class StoreContract:
         timer = threading.Timer(0.2, lambda: self.send(other, b"1"))
         began = time.monotonic()
         timer.start()
-        store.wait(["q"], 10)
+        assert store.wait(["q"], 10)
         assert time.monotonic() - began < 5
         timer.join()
         assert bodies(eventually(lambda: store.reserve("c", ["q"], 1))) == [b"1"]
@@ -255,12 +255,12 @@ class StoreContract:
     def test_waiting_ends_when_a_message_is_due(self, store: Store) -> None:
         self.send(store, b"1", delay=0.3)
         began = time.monotonic()
-        store.wait(["q"], 10)
+        assert store.wait(["q"], 10)
         assert 0.1 < time.monotonic() - began < 5
 
     def test_waiting_ends_after_its_time(self, store: Store) -> None:
         began = time.monotonic()
-        store.wait(["q"], 0.2)
+        assert not store.wait(["q"], 0.2)
         assert 0.15 < time.monotonic() - began < 3
 
     # -- queues -----------------------------------------------------------------------------------

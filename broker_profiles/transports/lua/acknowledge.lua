@@ -1,3 +1,3 @@
--- ARGV: receipts.
+-- ARGV from 2: receipts.
 
-acknowledge(1)
+acknowledge(2)

@@ -31,9 +31,13 @@ local call = redis.call
 local SPAN = 562949953421312
 local BATCH = 1000
 
-local function clock()
-    local time = call('TIME')
-    return time[1] * 1000 + math.floor(time[2] / 1000)
+local time = call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+
+-- ARGV[1] is when the caller gives up. A command may be read long after that, when a frozen server goes on
+-- or a network is mended; the caller has tried again by then or said that it failed, so nothing is done.
+if now > tonumber(ARGV[1]) then
+    return redis.error_reply('LATE ' .. string.format('%.0f', now))
 end
 
 local function also_when_full()
@@ -44,6 +48,25 @@ end
 local function expire(queue, rank, at)
     call('ZADD', P .. 'expiring:' .. queue, at, rank)
     call('ZADD', P .. 'sweeps', 'LT', at, queue)
+end
+
+-- Removes expired messages that nobody holds, a batch of them.
+local function sweep(queue)
+    local expiring = P .. 'expiring:' .. queue
+    local expired = call('ZRANGEBYSCORE', expiring, '-inf', now, 'LIMIT', 0, BATCH)
+    if #expired > 0 then
+        call('ZREM', expiring, unpack(expired))
+        call('ZREM', P .. 'ready:' .. queue, unpack(expired))
+        call('ZREM', P .. 'delayed:' .. queue, unpack(expired))
+        call('HDEL', P .. 'deliveries:' .. queue, unpack(expired))
+        call('HDEL', P .. 'bodies:' .. queue, unpack(expired))
+    end
+    local first = call('ZRANGE', expiring, 0, 0, 'WITHSCORES')[2]
+    if first then
+        call('ZADD', P .. 'sweeps', first, queue)
+    else
+        call('ZREM', P .. 'sweeps', queue)
+    end
 end
 
 -- Wakes one consumer that waits for this queue, now or when next it begins to wait. The token says

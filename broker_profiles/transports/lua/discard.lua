@@ -1,8 +1,8 @@
--- ARGV: ids of dead letters. Returns how many were removed.
+-- ARGV from 2: ids of dead letters. Returns how many were removed.
 
 local discarded = 0
-for _, id in ipairs(ARGV) do
-    if unbury(id) then
+for i = 2, #ARGV do
+    if unbury(ARGV[i]) then
         discarded = discarded + 1
     end
 end

@@ -1,3 +1,3 @@
--- ARGV: queue.
+-- ARGV from 2: queue.
 
-drop(ARGV[1])
+drop(ARGV[2])

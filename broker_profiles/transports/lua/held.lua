@@ -72,7 +72,7 @@ local function give_back(consumer, uncounted, most, only)
     return #found / 2
 end
 
-local function bury(rank, queue, deliveries, reason, detail, now)
+local function bury(rank, queue, deliveries, reason, detail)
     local body = call('HGET', P .. 'bodies:' .. queue, rank)
     if not body then
         return

@@ -1,7 +1,8 @@
--- ARGV: queues. Returns milliseconds until a message of theirs may be reserved, -1 where none waits.
+-- ARGV from 2: queues. Returns milliseconds until a message of theirs may be reserved, -1 where none waits.
 
-local now, first = clock(), -1
-for _, queue in ipairs(ARGV) do
+local first = -1
+for i = 2, #ARGV do
+    local queue = ARGV[i]
     if call('EXISTS', P .. 'ready:' .. queue) == 1 then
         return 0
     end

@@ -1,7 +1,7 @@
--- ARGV: queue. Returns how many ready and delayed messages were removed. The cost depends on how many
+-- ARGV from 2: queue. Returns how many ready and delayed messages were removed. The cost depends on how many
 -- are leased, not on how many waited.
 
-local queue = ARGV[1]
+local queue = ARGV[2]
 local bodies, kept = P .. 'bodies:' .. queue, P .. 'purging:' .. queue
 local waiting = call('ZCARD', P .. 'ready:' .. queue) + call('ZCARD', P .. 'delayed:' .. queue)
 if waiting == 0 then

@@ -1,8 +1,7 @@
--- ARGV: consumer, lease, queues that it consumes. Returns whether it still had its lease.
+-- ARGV from 2: consumer, lease, queues that it consumes. Returns whether it still had its lease.
 
-local consumer, lease = ARGV[1], tonumber(ARGV[2])
+local consumer, lease = ARGV[2], tonumber(ARGV[3])
 local consumers = P .. 'consumers'
-local now = clock()
 
 also_when_full()
 
@@ -38,24 +37,10 @@ for _, other in ipairs(call('ZRANGEBYSCORE', consumers, '-inf', now, 'LIMIT', 0,
 end
 
 for _, queue in ipairs(call('ZRANGEBYSCORE', P .. 'sweeps', '-inf', now, 'LIMIT', 0, 10)) do
-    local expiring = P .. 'expiring:' .. queue
-    local expired = call('ZRANGEBYSCORE', expiring, '-inf', now, 'LIMIT', 0, BATCH)
-    if #expired > 0 then
-        call('ZREM', expiring, unpack(expired))
-        call('ZREM', P .. 'ready:' .. queue, unpack(expired))
-        call('ZREM', P .. 'delayed:' .. queue, unpack(expired))
-        call('HDEL', P .. 'deliveries:' .. queue, unpack(expired))
-        call('HDEL', P .. 'bodies:' .. queue, unpack(expired))
-    end
-    local first = call('ZRANGE', expiring, 0, 0, 'WITHSCORES')
-    if first[2] then
-        call('ZADD', P .. 'sweeps', first[2], queue)
-    else
-        call('ZREM', P .. 'sweeps', queue)
-    end
+    sweep(queue)
 end
 
-for i = 3, #ARGV do
+for i = 4, #ARGV do
     local known = call('HGET', P .. 'queues', ARGV[i])
     local expires = known and tonumber(string.match(known, '^%d+')) or 0
     if expires > 0 then

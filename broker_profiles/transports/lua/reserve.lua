@@ -1,16 +1,15 @@
--- ARGV: consumer, nonce, lost nonce or '', lease, limit, delivery limit, number of queues, queues,
--- then receipts to acknowledge. Returns "QUEUE-NUMBER RANK DELIVERIES ..." and then the bodies.
+-- ARGV from 2: consumer, nonce, whether it was sent before, lease, limit, delivery limit, number of queues,
+-- queues, then receipts to acknowledge. Returns "QUEUE-NUMBER RANK DELIVERIES ..." and then the bodies.
 
-local consumer, nonce, lost = ARGV[1], ARGV[2], ARGV[3]
-local limit, delivery_limit, last = tonumber(ARGV[5]), tonumber(ARGV[6]), 7 + ARGV[7]
-local now = clock()
+local consumer, nonce, again, lease = ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+local limit, delivery_limit, last = tonumber(ARGV[6]), tonumber(ARGV[7]), 8 + ARGV[8]
 local about, reply = {}, { '' }
 
 acknowledge(last + 1)
 
--- The answer to an earlier call never arrived: nobody knows that these are leased.
-if lost ~= '' then
-    give_back(consumer, 1, call('HLEN', P .. 'held:' .. consumer), lost)
+-- Nobody got the answer and knows that these are leased.
+if again == '1' then
+    give_back(consumer, 1, call('HLEN', P .. 'held:' .. consumer), nonce)
 end
 
 local function promote(queue)
@@ -54,7 +53,7 @@ local function take(queue, number, wanted)
             call('HDEL', P .. 'bodies:' .. queue, rank)
         elseif deliveries > delivery_limit then
             local detail = 'delivered ' .. deliveries - 1 .. ' times and never finished'
-            bury(rank, queue, deliveries - 1, 'deliveries exhausted', detail, now)
+            bury(rank, queue, deliveries - 1, 'deliveries exhausted', detail)
         elseif bodies[i] then
             held[#held + 1] = rank
             held[#held + 1] = nonce .. deliveries .. ' ' .. expires .. ' ' .. queue
@@ -69,17 +68,20 @@ local function take(queue, number, wanted)
 end
 
 local left, rounds = limit, 0
-for i = 8, last do
+for i = 9, last do
     local queue = ARGV[i]
     local drained = false
     if left > 0 then
         promote(queue)
     end
     -- Rounds are limited so that a heap of expired messages does not hold up the server.
-    while left > 0 and not drained and rounds < 20 do
+    while left > 0 and not drained and rounds < 10 do
         local wanted = math.min(left, BATCH)
-        local taken, delivered = take(queue, i - 7, wanted)
+        local taken, delivered = take(queue, i - 8, wanted)
         left, rounds, drained = left - delivered, rounds + 1, taken < wanted
+        if delivered < taken then
+            sweep(queue)
+        end
     end
     -- A token for an empty queue would wake somebody in vain; where messages stay, the next one is woken.
     if drained then
@@ -90,7 +92,7 @@ for i = 8, last do
 end
 
 if #about > 0 then
-    call('ZADD', P .. 'consumers', 'NX', now + ARGV[4], consumer)
+    call('ZADD', P .. 'consumers', 'NX', now + lease, consumer)
     reply[1] = table.concat(about, ' ')
 end
 return reply

@@ -1,6 +1,5 @@
--- ARGV: reason, detail, receipts.
+-- ARGV from 2: reason, detail, receipts.
 
-local now = clock()
-settle(3, function(rank, queue, deliveries)
-    bury(rank, queue, deliveries, ARGV[1], ARGV[2], now)
+settle(4, function(rank, queue, deliveries)
+    bury(rank, queue, deliveries, ARGV[2], ARGV[3])
 end)

@@ -1,5 +1,5 @@
--- ARGV: queue. Returns how many are ready, delayed, leased, dead.
+-- ARGV from 2: queue. Returns how many are ready, delayed, leased, dead.
 
-local ready, delayed = call('ZCARD', P .. 'ready:' .. ARGV[1]), call('ZCARD', P .. 'delayed:' .. ARGV[1])
-local all = call('HLEN', P .. 'bodies:' .. ARGV[1])
-return { ready, delayed, all - ready - delayed, call('ZCARD', P .. 'dead:ids:' .. ARGV[1]) }
+local ready, delayed = call('ZCARD', P .. 'ready:' .. ARGV[2]), call('ZCARD', P .. 'delayed:' .. ARGV[2])
+local all = call('HLEN', P .. 'bodies:' .. ARGV[2])
+return { ready, delayed, all - ready - delayed, call('ZCARD', P .. 'dead:ids:' .. ARGV[2]) }

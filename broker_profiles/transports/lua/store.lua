@@ -1,7 +1,5 @@
 -- Making messages.
 
-local now
-
 -- Returns the time to live of the messages of a queue, making the queue known.
 local function message_ttl(queue)
     local known = call('HGET', P .. 'queues', queue)
@@ -24,7 +22,6 @@ local function store(queue, number, priority, delay, expires, body)
         call('ZADD', P .. 'ready:' .. queue, rank, rank)
         return wake(queue)
     end
-    now = now or clock()
     if ttl > 0 and (expires == 0 or delay + ttl < expires) then
         expires = delay + ttl
     end

@@ -1,0 +1,55 @@
+"""A task for beat: a sign of life that anybody can read."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, TypedDict
+
+from celery.result import AsyncResult
+
+from tasks.app import app
+
+#: Seconds between two runs; the schedule in `config.celeryconfig` uses it.
+HEARTBEAT_SECONDS = 30
+
+#: The result id under which the last run is kept.
+_RECORD = "tasks.heartbeat.last"
+
+
+class Beat(TypedDict):
+    """One run: the number of its tick since the epoch, and when it ran, in seconds since the epoch."""
+
+    tick: int
+    ran_at: float
+
+
+@app.task(name="tasks.heartbeat")
+def heartbeat() -> Beat:
+    """Record that beat, the broker and a worker are alive, once a tick.
+
+    A tick that is recorded already stays as it is, so a message that is delivered again, or sent by two
+    beats, changes nothing.
+    """
+    now = time.time()
+    beat: Beat = {"tick": int(now // HEARTBEAT_SECONDS), "ran_at": now}
+    if not _shared_results():
+        return beat
+    last = last_heartbeat()
+    if last is not None and last["tick"] >= beat["tick"]:
+        return last
+    app.backend.store_result(_RECORD, beat, "SUCCESS")
+    return beat
+
+
+def last_heartbeat() -> Beat | None:
+    """Return the last run, or None where there was none, or none that this process could read."""
+    if not _shared_results():
+        return None
+    # A new result object each time: one that has been read keeps what it read.
+    result: AsyncResult[Any] = AsyncResult(_RECORD, app=app)
+    return result.result if result.successful() else None
+
+
+def _shared_results() -> bool:
+    """Whether results can be read by other processes; those of `rpc` go to one client, `none` has none."""
+    return bool(app.conf.result_backend) and not app.conf.result_backend.startswith(("rpc", "disabled"))
