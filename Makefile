@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint format clean bench-embedded
+.PHONY: help demo test test-quick test-all lint format clean bench-embedded
 
 help: ## Show this
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -15,7 +15,7 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "Python 3.11 or newer is needed; name one with: make PYTHON=python3.12 ..." >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) install --quiet --constraint constraints.txt --editable '.[dev]'
+	PYTHONWARNINGS=ignore $(PIP) install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
 demo: $(READY) ## Watch real work run through Celery, with no server (BROKER_PROFILE=redis for Redis)
@@ -23,6 +23,9 @@ demo: $(READY) ## Watch real work run through Celery, with no server (BROKER_PRO
 
 test: $(READY) ## Run the tests on real servers (containers, or native processes)
 	$(BIN)/python -m pytest -m "not slow"
+
+test-quick: $(READY) ## Run the quick part: units, stores, and one round on each kind of server
+	$(BIN)/python -m pytest -m "not slow" -k "not mongodb" tests/unit tests/stores tests/acceptance/test_profiles.py
 
 test-all: $(READY) ## Run every test, the slow ones too
 	$(BIN)/python -m pytest

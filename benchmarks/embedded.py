@@ -60,7 +60,7 @@ def enqueue(environ: dict[str, str], count: int, producers: int) -> float:
 @contextmanager
 def workers(environ: dict[str, str], options: list[list[str]]) -> Iterator[list[subprocess.Popen[bytes]]]:
     """Run workers for a block."""
-    base = [sys.executable, "-m", "celery", "-A", "benchmarks.app", "worker", "--loglevel=error", "--quiet"]
+    base = [sys.executable, "-m", "celery", "-A", "benchmarks.app", "worker", "--loglevel=error"]
     running = [
         subprocess.Popen(
             [*base, f"--hostname=bench{number}", *extra],
@@ -90,8 +90,10 @@ def throughput(environ: dict[str, str], options: list[list[str]]) -> float:
     """Return tasks a second from the first acknowledgement to the last."""
     store = SQLiteStore.open(f"sqlite:///{environ['BROKER_PROFILE_EMBEDDED_PATH']}", {})
     total = waiting(store)
-    with workers(environ, options):
+    with workers(environ, options) as running:
         while (left := waiting(store)) == total:
+            if any(process.poll() is not None for process in running):
+                raise click.ClickException("a worker ended instead of working")
             time.sleep(0.005)
         began = time.perf_counter()
         while waiting(store):

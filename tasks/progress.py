@@ -32,7 +32,10 @@ def follow(
     with _display(title, console or Console(stderr=True)) as show:
         if isinstance(result, ResultSet):
             return _collect(result, show, timeout)
-        _watch(result, show, time.monotonic() + timeout)
+        if isinstance(result.parent, ResultSet):
+            _collect(result.parent, show, timeout)
+        else:
+            _watch(result, show, time.monotonic() + timeout)
     return result.get(timeout=timeout)
 
 
@@ -53,24 +56,15 @@ def _collect(results: ResultSet, show: Show, timeout: float) -> list[Any]:
 
 
 def _watch(result: AsyncResult, show: Show, deadline: float) -> None:
-    """Look at one task, or at the parts that a chord waits for, until it is ready."""
-    parts = list(result.parent.results) if isinstance(result.parent, ResultSet) else []
-    done, total = 0, len(parts)
+    """Look again and again at what one task reports of itself until it is ready."""
+    done = total = 0
     while not result.ready():
-        # In the order they were sent, which is about the order they finish in: one look at the first
-        # that is not ready costs the same for ten parts and for ten thousand.
-        while done < len(parts) and parts[done].ready():
-            done += 1
-        if not parts:
-            done, total = _reported(result, done, total)
+        done, total = _reported(result, done, total)
         show(done, total)
         if time.monotonic() >= deadline:
             raise NoResult(f"no result yet, {done} of {total or 'an unknown number'} parts are done")
         time.sleep(_LOOK_EVERY)
     show(total, total)
-    for part in parts:
-        # Some backends hold on to what somebody may wait for until the interpreter ends.
-        part.backend.remove_pending_result(part)
 
 
 def _reported(result: AsyncResult, done: int, total: int) -> tuple[int, int]:

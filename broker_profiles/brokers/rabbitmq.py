@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Iterator
+from typing import Any
 from urllib.parse import urlsplit
 
 from broker_profiles.brokers.common import late_acknowledgement, settings_for_everyone
@@ -20,12 +21,12 @@ _TWO_BEATS = "two beats each send every tick; run one"
 _ALWAYS = frozenset("DEL-7 ETA-3 ORD-2 CTL-1 CTL-2 SEC-1 CFG-1".split())
 
 
-def _address(environment: Environment) -> tuple[str, dict[str, object] | None]:
+def _address(environment: Environment) -> tuple[str, dict[str, Any] | None]:
     """Return the URL with py-amqp's scheme, and what TLS has to verify."""
     url = environment.address("rabbitmq").url
     parts = [part.replace("amqp://", "pyamqp://", 1) for part in url.split(";")]
     first = urlsplit(parts[0])
-    tls = None
+    tls: dict[str, Any] | None = None
     if first.scheme == "amqps":
         tls = {"cert_reqs": ssl.CERT_REQUIRED, "server_hostname": first.hostname}
     return ";".join(parts), tls

@@ -35,6 +35,9 @@ def check(name: str | None, json: bool) -> None:
                 output.print_line(f"{finding.name:8} {finding.detail} ({finding.seconds:.2f} s)")
     except BrokerProfilesError as error:
         failure = error
+    finally:
+        if app is not about.app:
+            app.close()
     if json:
         output.print_json(
             {

@@ -27,7 +27,8 @@ from broker_profiles.profile import Profile
 from broker_profiles.settings import OPTIONS, Environment
 
 #: A queue of its own: the demo takes nobody's tasks from a broker in use, and nobody takes its. With the
-#: mode behind it, for RabbitMQ refuses to have one queue in two kinds.
+#: mode behind it, for RabbitMQ refuses to have one queue in two kinds. It is also made the default queue,
+#: for there Celery puts what it sends by itself, to end a chord.
 _QUEUE = "broker-profiles-demo-{mode}"
 
 #: Seconds in which the workers have to be done.
@@ -90,7 +91,8 @@ def run(
         if not paths:
             raise NoFiles(folder=folder)
         queue = _QUEUE.format(mode=profile.mode)
-        options = ["--concurrency=1", f"--queues={queue}"]
+        text.app.conf.task_default_queue = queue
+        options = ["--concurrency=1", f"--queues={queue}", "--", f"task.default_queue={queue}"]
         with Workers(workers, options, os.environ, Path(scratch)) as running:
             say(f"Starting {workers} workers on {profile.name}")
             running.wait_until_ready(text.app)

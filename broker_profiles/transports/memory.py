@@ -1,4 +1,4 @@
-"""The leased store inside one process: the SQLite store over one database in memory, shared by its threads."""
+"""The leased store inside one process: SQLite over one database in memory, shared by its threads."""
 
 from __future__ import annotations
 

@@ -27,9 +27,6 @@ _FIRST_LOOK, _LAST_LOOK = 0.001, 0.05
 #: The most rows of one INSERT.
 _ROWS = 500
 
-#: The bytes that a literal writes as two.
-_ESCAPED = [bytes([byte]) for byte in b"\0\n\r\x1a\"'\\"]
-
 _DUE = (
     f"SELECT id FROM {MESSAGES} FORCE INDEX ({PREFIX}due) WHERE due <= {_NOW} "
     f"ORDER BY due LIMIT {BATCH} FOR UPDATE SKIP LOCKED"
@@ -62,6 +59,8 @@ class MySQLStore(SQLStore):
         driver = self._session.driver
         assert isinstance(driver, MySQLDriver)
         self._driver = driver
+        self._waited: tuple[str, ...] = ()
+        self._next_look = 0.0
         self._pause = _FIRST_LOOK
 
     @staticmethod
@@ -83,10 +82,10 @@ class MySQLStore(SQLStore):
     def _check(self, messages: Sequence[Outgoing]) -> None:
         super()._check(messages)
         for message in messages:
-            if _length(message.body) + 1000 > self._driver.largest:
+            if _size(message.body) > self._driver.largest:
                 problem = (
-                    f"a message of {len(message.body):,} bytes is too large for the server's "
-                    f"max_allowed_packet of {self._driver.largest:,.0f} bytes; make that larger"
+                    f"a message of {len(message.body):,} bytes needs a max_allowed_packet of twice that on "
+                    f"the server, and it is {self._driver.largest:,.0f}"
                 )
                 raise StoreError(store=self._driver, problem=problem)
 
@@ -94,7 +93,7 @@ class MySQLStore(SQLStore):
         some: list[tuple[Any, ...]] = []
         length = 0
         for message in messages:
-            size = 2 * len(message[-1]) + 200
+            size = _size(message[-1])
             if some and (len(some) == _ROWS or length + size > self._driver.largest / 2):
                 _insert(cursor, some)
                 some, length = [], 0
@@ -115,61 +114,76 @@ class MySQLStore(SQLStore):
         limit: int,
         acknowledge: Sequence[Receipt],
     ) -> list[Row]:
-        deletion, values = _deletion(acknowledge) if acknowledge else ("", [])
+        taken = self._locked(cursor, queues, limit, acknowledge)
+        if not taken:
+            cursor.execute("COMMIT")
+            return []
+        # The lease is looked at last, for this process may have been stopped since it began.
+        lease = f"SELECT 1 FROM {CONSUMERS} WHERE name = %s AND until > {_NOW} + {self._lease // 2}"
+        sql = f"{_LEASE} ({marks(taken)}) AND EXISTS ({lease}); COMMIT"
+        values = (consumer, *(row.id for row in taken), consumer)
+        if _results(cursor, sql, values)[0]:
+            return taken
         until = f"{_NOW} + {self._lease}"
-        begin = (f"START TRANSACTION; {deletion}; " if acknowledge else "START TRANSACTION; ") + (
-            f"INSERT INTO {CONSUMERS} (name, until) SELECT %s, {until} FROM dual WHERE NOT EXISTS "
-            f"(SELECT 1 FROM {CONSUMERS} WHERE name = %s AND until > {_NOW} + {self._lease // 2}) "
-            f"ON DUPLICATE KEY UPDATE until = {until}; {_DUE}"
+        cursor.execute(
+            f"INSERT INTO {CONSUMERS} (name, until) VALUES (%s, {until}) ON DUPLICATE KEY UPDATE until = {until}",
+            (consumer,),
         )
-        values += [consumer, consumer]
-        if len(queues) == 1:
-            *_, due, ready = _results(cursor, f"{begin}; {_READY}", (*values, queues[0], limit))
-        else:
-            look = _NOT_EMPTY % marks(queues)
-            *_, due, ready = _results(cursor, f"{begin}; {look}", (*values, *queues))
+        return self._take(cursor, consumer, queues, limit, ())
+
+    def _locked(
+        self, cursor: Any, queues: Sequence[str], limit: int, acknowledge: Sequence[Receipt]
+    ) -> list[Row]:
+        """Begin a transaction, acknowledge, make ready what is due, and lock what is to be leased."""
+        deletion, values = _deletion(acknowledge) if acknowledge else ("DO 0", [])
+        begin = f"START TRANSACTION; {deletion}; {_DUE}"
+        alone = len(queues) == 1
+        look = _READY if alone else _NOT_EMPTY % marks(queues)
+        values += (queues[0], limit) if alone else queues
+        *_, due, ready = _results(cursor, f"{begin}; {look}", values)
         if due:
             ids = [row[0] for row in due]
             cursor.execute(
                 f"UPDATE {MESSAGES} SET state = {READY}, due = NULL WHERE id IN ({marks(ids)})", ids
             )
+        elif alone:
+            return [Row(queues[0], *row) for row in ready]
+        wanted = queues if due else [queue for queue in queues if (queue,) in ready]
         taken: list[Row] = []
-        if len(queues) == 1 and not due:
-            taken = [Row(queues[0], *row) for row in ready]
-        else:
-            known = set(queues) if due else {name for (name,) in ready}
-            for queue in queues:
-                if queue in known and len(taken) < limit:
-                    found = rows(cursor, _READY, (queue, limit - len(taken)))
-                    taken += [Row(queue, *row) for row in found]
-        if taken:
-            leased_now = (consumer, *(row.id for row in taken))
-            _results(cursor, f"{_LEASE} ({marks(taken)}); COMMIT", leased_now)
-        else:
-            cursor.execute("COMMIT")
+        for queue in wanted:
+            if len(taken) < limit:
+                found = rows(cursor, _READY, (queue, limit - len(taken)))
+                taken += [Row(queue, *row) for row in found]
         return taken
 
-    def wait(self, queues: Sequence[str], timeout: float) -> None:
-        """Look, less and less often, also from one call to the next while nothing is found."""
+    def wait(self, queues: Sequence[str], timeout: float) -> bool:
+        """Look, less and less often, also from one call to the next, while nothing is found."""
         deadline = time.monotonic() + timeout
+        names = tuple(sorted(queues))
+        if names != self._waited:
+            self._waited, self._next_look, self._pause = names, 0.0, _FIRST_LOOK
         while True:
-            ready, due = self._looked(queues)
-            left = min(deadline - time.monotonic(), due)
-            if ready:
-                self._pause = _FIRST_LOOK
-            if ready or left <= 0:
-                return
-            time.sleep(min(self._pause, left))
-            self._pause = min(self._pause * 1.2, _LAST_LOOK)
+            now = time.monotonic()
+            if now >= self._next_look:
+                ready, due = self._looked(queues)
+                if ready:
+                    self._next_look, self._pause = 0.0, _FIRST_LOOK
+                    return True
+                self._next_look = now + min(self._pause, due)
+                self._pause = min(self._pause * 1.2, _LAST_LOOK)
+            time.sleep(max(0.0, min(self._next_look, deadline) - time.monotonic()))
+            if time.monotonic() >= deadline:
+                return False
 
 
 def _results(cursor: Any, sql: str, values: Any) -> list[Any]:
-    """Run several statements in one round trip; return the rows of each."""
+    """Run several statements in one round trip; return the rows of each, or how many it matched."""
     cursor.execute(sql, values)
-    results = [cursor.fetchall()]
-    while cursor.nextset():
-        results.append(cursor.fetchall())
-    return results
+    results = []
+    while True:
+        results.append(cursor.fetchall() if cursor.description else cursor.rowcount)
+        if not cursor.nextset():
+            return results
 
 
 def _deletion(receipts: Sequence[Receipt]) -> tuple[str, list[Any]]:
@@ -191,9 +205,9 @@ def _insert(cursor: Any, messages: Sequence[tuple[Any, ...]]) -> None:
     )
 
 
-def _length(body: bytes) -> int:
-    """Return how long a body is as a literal."""
-    return len(body) + sum(body.count(byte) for byte in _ESCAPED)
+def _size(body: bytes) -> int:
+    """Return how many bytes a statement with this body may have: the driver writes it in hexadecimal."""
+    return 2 * len(body) + 1500
 
 
 class Transport(leased.Transport):

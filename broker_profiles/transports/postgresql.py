@@ -36,7 +36,7 @@ _FIRST_LOOK, _LAST_LOOK = 0.001, 0.02
 _REMEMBERED = 1000
 
 _DELETE = f"""
-DELETE FROM {MESSAGES} m USING unnest(%(ids)s::bigint[], %(tokens)s::bigint[]) AS r (id, token)
+DELETE FROM {MESSAGES} m USING unnest(%(ids)b::bigint[], %(tokens)b::bigint[]) AS r (id, token)
 WHERE m.id = r.id AND m.token = r.token AND m.state = {LEASED}"""
 
 # The parts of one statement see the same snapshot, so what has become due is not among the ready ones
@@ -70,7 +70,7 @@ SELECT 0, 0, count(*), 0, 0, FALSE, ''::bytea FROM promoted UNION ALL SELECT * F
 _INSERT_MANY = f"""
 INSERT INTO {MESSAGES} (queue, place, state, due, expires, body)
 SELECT queue, place, state, {_NOW} + delay, {_NOW} + life, body
-FROM unnest(%s::bigint[], %s::smallint[], %s::smallint[], %s::bigint[], %s::bigint[], %b::bytea[])
+FROM unnest(%b::bigint[], %b::bigint[], %b::bigint[], %b::bigint[], %b::bigint[], %b::bytea[])
 WITH ORDINALITY AS w (queue, place, state, delay, life, body, turn) ORDER BY turn"""
 
 
@@ -87,6 +87,13 @@ class PostgreSQLStore(SQLStore):
         assert isinstance(driver, PostgreSQLDriver)
         self._driver = driver
         self._notified: dict[str, float] = {}
+        #: The connection and the queues that are listened to; whether nothing can be ready but by a
+        #: notification or at the time of the next delayed message.
+        self._listening: tuple[Any, tuple[str, ...]] = (None, ())
+        self._nothing = False
+        self._next_due = 0.0
+        self._looking_until = 0.0
+        self._pause = _FIRST_LOOK
 
     @staticmethod
     def or_nothing(column: str) -> str:
@@ -157,36 +164,47 @@ class PostgreSQLStore(SQLStore):
             return True
         return False
 
-    def wait(self, queues: Sequence[str], timeout: float) -> None:
-        """Listen, then look, so that nothing is missed; and look now and then for a while."""
-        deadline = time.monotonic() + timeout
-        ready, _ = self._looked(queues)
-        listening: Any = None
-        try:
-            while not ready:
-                if self._session.connection is not listening:
-                    self._listen(queues)
-                    listening = self._session.connection
-                    pause, looking_until = _FIRST_LOOK, time.monotonic() + _LOOKING
-                ready, due = self._looked(queues)
-                now = time.monotonic()
-                if ready or now >= deadline:
-                    return
-                left = min(due, deadline - now)
-                if now < looking_until:
-                    left, pause = min(left, pause), min(pause * 1.5, _LAST_LOOK)
-                if self._driver.notified(listening, left):
-                    pause, looking_until = _FIRST_LOOK, time.monotonic() + _LOOKING
-        finally:
-            if listening is not None and self._session.connection is listening:
-                with contextlib.suppress(StoreError):
-                    self._listen(())
+    def wait(self, queues: Sequence[str], timeout: float) -> bool:
+        """Listen, then look, so that nothing is missed; look a few times more, then only listen.
 
-    def _listen(self, queues: Sequence[str]) -> None:
-        """Listen for these queues and for all; or, without any, no longer."""
+        What is known stays known from one call to the next, so that many short waits cost no statement.
+        """
+        deadline = time.monotonic() + timeout
+        while True:
+            self._listen(tuple(sorted(queues)))
+            now = time.monotonic()
+            if not self._nothing or now >= self._next_due:
+                ready, due = self._looked(queues)
+                self._nothing = not ready and now >= self._looking_until
+                self._next_due = now + due
+                if ready:
+                    return True
+            now = time.monotonic()
+            if now >= deadline:
+                return False
+            left = min(deadline, self._next_due) - now
+            if not self._nothing:
+                left, self._pause = min(left, self._pause), min(self._pause * 1.5, _LAST_LOOK)
+            if self._driver.notified(self._session.connection, max(0.0, left)):
+                self._look_for_a_while()
+
+    def _look_for_a_while(self) -> None:
+        self._nothing = False
+        self._looking_until = time.monotonic() + _LOOKING
+        self._pause = _FIRST_LOOK
+
+    def _listen(self, queues: tuple[str, ...]) -> None:
+        """Listen for these queues and no others, unless this connection does so already.
+
+        What nobody reads would fill the server's memory, so a full consumer's queue is left out.
+        """
+        if self._listening == (self._session.connection, queues):
+            return
         channels = [_ANY_QUEUE, *map(_channel, queues)]
-        sql = "; ".join(f"LISTEN {channel}" for channel in channels) if queues else "UNLISTEN *"
+        sql = "; ".join(["UNLISTEN *", *(f"LISTEN {channel}" for channel in channels)])
         self._session.run(lambda cursor: cursor.connection.execute(sql))
+        self._listening = self._session.connection, queues
+        self._look_for_a_while()
 
 
 def _arrays(receipts: Sequence[Receipt]) -> dict[str, list[int]]:

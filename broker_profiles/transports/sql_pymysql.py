@@ -53,7 +53,7 @@ class MySQLDriver(Driver):
             **self.arguments(),
         }
         arguments["client_flag"] = arguments.get("client_flag", 0) | CLIENT.MULTI_STATEMENTS
-        connection = pymysql.connect(**arguments, autocommit=autocommit)
+        connection: Any = pymysql.connect(**arguments, autocommit=autocommit)
         seconds = max(1, int(self.timeout) - 1)
         if "mariadb" in connection.get_server_info().lower():
             limits = f"max_statement_time = {self.timeout:g}, idle_transaction_timeout = {seconds + 1}"

@@ -292,7 +292,8 @@ class SQLStore(SQLQueues):
 
     def _looked(self, queues: Sequence[str]) -> tuple[bool, float]:
         """Return whether a message may be ready, and the seconds until a delayed one will be."""
-        ready, due = self._query(self._look % marks(queues), tuple(queues))[0]
+        names = tuple(queues) or ("",)
+        ready, due = self._query(self._look % marks(names), names)[0]
         return bool(ready) or (due is not None and due <= 0), float("inf") if due is None else due / 1000
 
 

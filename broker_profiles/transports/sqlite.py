@@ -77,7 +77,7 @@ FROM messages JOIN queues ON queues.id = messages.queue WHERE messages.id = ? AN
 _HELD = f"WHERE id = ? AND token = ? AND state = {_LEASED}"
 
 #: How often `wait` looks, in seconds: at first, and after it has waited in vain for a while.
-_FIRST_LOOK, _LAST_LOOK = 0.001, 0.01
+_FIRST_LOOK, _LAST_LOOK = 0.001, 0.02
 
 
 def _now() -> int:

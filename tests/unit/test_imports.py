@@ -26,9 +26,9 @@ DRIVERS = {"redis", "sqlalchemy", "psycopg", "pymysql", "pymongo", "amqp", "sqli
 #: Who may import a driver: the files of its own system.
 DRIVER_FILES = {
     "redis": {"transports/redis", "comparison/servers/systems/redis", "cli/check"},
-    "sqlalchemy": {"transports/sql"},
-    "psycopg": {"transports/postgresql", "comparison/servers/systems/postgresql"},
-    "pymysql": {"transports/mysql", "comparison/servers/systems/mysql"},
+    "sqlalchemy": {"transports/sql", "transports/postgresql", "transports/mysql"},
+    "psycopg": {"transports/postgresql", "transports/sql_psycopg", "comparison/servers/systems/postgresql"},
+    "pymysql": {"transports/mysql", "transports/sql_pymysql", "comparison/servers/systems/mysql"},
     "pymongo": {"transports/mongodb", "comparison/servers/systems/mongodb"},
     "amqp": {"transports/rabbitmq", "comparison/servers/systems/rabbitmq"},
     "sqlite3": {"transports/sqlite"},
