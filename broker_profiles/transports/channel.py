@@ -62,6 +62,8 @@ class Channel(virtual.Channel):  # type: ignore[misc]
         self._unreadable: dict[int, str] = {}
         self._turn = 0
         self.ahead = ReadAhead()
+        #: Whether the queues had nothing left when they were last asked.
+        self.dry = False
         self.closed = False
 
     # -- publishing -------------------------------------------------------------------------------
@@ -142,6 +144,7 @@ class Channel(virtual.Channel):  # type: ignore[misc]
         """Deliver the messages of a queue to a callback."""
         self._by_queue[queue] = Consumer(queue, no_ack, callback)
         self._tags[consumer_tag] = queue
+        self.dry = False
         self.connection.on_consuming()
 
     def basic_cancel(self, consumer_tag: str) -> None:
@@ -190,6 +193,7 @@ class Channel(virtual.Channel):  # type: ignore[misc]
         if room:
             extra = self.ahead.extra if self.prefetch_count else 0
             reserved = self.connection.reserve(self.queues, room + extra)
+            self.dry = len(reserved) < room
             taken += reserved[:room]
             self.ahead.fill(reserved[room:])
         return taken

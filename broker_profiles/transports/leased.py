@@ -167,9 +167,9 @@ class Transport(virtual.Transport):  # type: ignore[misc]
         return [queue for channel in list(self.channels) for queue in channel.queues]
 
     def waited_queues(self) -> tuple[list[str], bool]:
-        """Return the queues whose consumers have room, and whether these are all that are consumed."""
+        """Return the queues that had nothing left, and whether these are all that are consumed."""
         channels = [channel for channel in list(self.channels) if channel.queues]
-        waited = [channel for channel in channels if channel.room()]
+        waited = [channel for channel in channels if channel.dry]
         queues = [queue for channel in waited for queue in channel.queues]
         return queues, len(waited) == len(channels)
 
@@ -199,30 +199,35 @@ class Transport(virtual.Transport):  # type: ignore[misc]
                 raise
 
     def pump(self) -> int:
-        """Deliver to every channel once; return how many messages that were.
+        """Deliver to every channel that may have something; return how many messages that were.
 
-        Where a channel got all it had room for, the loop is woken to ask again.
+        The loop is woken to ask again where there may be more; where not, the watcher waits for it.
         """
         delivered = 0
-        more = idle = False
+        more = False
         self._first += 1
         turn = self._first % max(1, len(self.channels))
         for channel in [*self.channels[turn:], *self.channels[:turn]]:
-            room = channel.room()
-            if room:
-                fetched = channel.fetch()
-                for delivery in fetched:
-                    channel.deliver(delivery)
-                delivered += len(fetched)
-                more = more or len(fetched) == room
-                idle = idle or len(fetched) < room
+            if channel.dry or not channel.room():
+                continue
+            fetched = channel.fetch()
+            for delivery in fetched:
+                channel.deliver(delivery)
+            delivered += len(fetched)
+            more = more or not channel.dry
         if more:
             self.wake()
-        elif idle:
+        elif self._settled and all(channel.dry for channel in self.channels if channel.room()):
             self.flush()
-            if self._watcher is not None:
-                self._watcher.arm()
+        if self._watcher is not None and any(channel.dry for channel in self.channels):
+            self._watcher.arm()
         return delivered
+
+    def look_again(self) -> None:
+        """Ask the queues again that had nothing; from any thread."""
+        for channel in list(self.channels):
+            channel.dry = False
+        self.wake()
 
     def drain_events(self, connection: Any, timeout: float | None = None) -> None:
         """Deliver what there is, waiting for it up to `timeout` seconds. Raises `TimeoutError`."""
@@ -232,6 +237,7 @@ class Transport(virtual.Transport):  # type: ignore[misc]
             if left <= 0:
                 raise TimeoutError("no message")
             self.store.wait(self.waited_queues()[0], left)
+            self.look_again()
 
     # -- settling ---------------------------------------------------------------------------------
 
@@ -295,7 +301,7 @@ class Transport(virtual.Transport):  # type: ignore[misc]
     def register_with_event_loop(self, connection: Any, loop: Any) -> None:
         """Deliver from Celery's event loop whenever a message may be ready."""
         self._wakeup = Wakeup()
-        self._watcher = Watcher(self, self.wake)
+        self._watcher = Watcher(self)
         self._watcher.start()
         loop.add_reader(self._wakeup, self._on_wakeup)
         self.wake()

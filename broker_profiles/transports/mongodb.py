@@ -49,6 +49,9 @@ _FIRST_LOOK, _LAST_LOOK = 0.001, 0.05
 #: The most characters of a detail that are kept, for a message and its detail share 16 MB.
 _DETAIL = 8000
 
+#: What a look reads of a message: all but its body.
+_LOOKED_AT = ("queue", "priority", "seq", "deliveries", "expires")
+
 _DUPLICATE_KEY = 11000
 
 _GIVEN_BACK: Document = {"$set": {"state": READY}, "$unset": {"lease": "", "claim": ""}}
@@ -60,11 +63,10 @@ class _Seen(NamedTuple):
 
     #: The first ready messages of each queue, in order, without their bodies.
     ready: list[Document]
-    #: The time, and when the next delayed message is due; None where nothing was found.
-    now: int | None
-    due: int | None
-    #: The lease of the consumer: its id, and when it runs out.
-    lease: tuple[Any, int] | None
+    #: The time, 0 where nothing was found; when the next delayed message is due.
+    now: int
+    due: float
+    lease: Document | None
 
 
 class MongoDBStore(MongoDBQueues):
@@ -76,7 +78,9 @@ class MongoDBStore(MongoDBQueues):
         super().__init__(link)
         self._lease = int(lease_seconds * 1000)
         self._delivery_limit = delivery_limit
-        self._unanswered = ""
+        self._timeout = round(link.timeout * 1000)
+        #: Claims of which we do not know what they took: the lease, and when they cannot come any more.
+        self._unanswered: dict[str, tuple[ObjectId, float]] = {}
 
     @classmethod
     def open(cls, url: str, options: Mapping[str, Any]) -> Self:
@@ -117,7 +121,7 @@ class MongoDBStore(MongoDBQueues):
                 db.messages.insert_one(documents[0])
                 return
             # By then this call has ended, here and at the server.
-            due = now + milliseconds(2 * self._link.timeout)
+            due = now + 2 * self._timeout
             parcel = db.parcels.insert_one({"due": due, "messages": documents}).inserted_id
             _unpack(db, {"_id": parcel, "messages": documents})
 
@@ -141,10 +145,10 @@ class MongoDBStore(MongoDBQueues):
             }
             if delay:
                 document["due"] = now + delay
-            lives = [] if message.expires is None else [milliseconds(message.expires)]
-            lives += [] if ttl is None else [delay + ttl]
-            if lives:
-                document["expires"] = now + min(lives)
+            lives = [milliseconds(message.expires), None if ttl is None else delay + ttl]
+            life = min((each for each in lives if each is not None), default=None)
+            if life is not None:
+                document["expires"] = now + life
             documents.append(document)
         return documents, now
 
@@ -159,24 +163,236 @@ class MongoDBStore(MongoDBQueues):
     ) -> list[Delivery]:
         """Acknowledge, then look, claim and read, until there are enough or nothing is left."""
         found: list[Delivery] = []
+        claim = str(ObjectId())
+        promoted = False
         with self._link.use() as db:
-            if self._unanswered:
-                # Where no answer came, what was claimed without our knowledge goes back.
-                db.messages.update_many({"claim": self._unanswered, "state": LEASED}, _UNCOUNTED)
             if acknowledge:
                 db.messages.delete_many(_held(acknowledge))
-            self._unanswered = claim = str(ObjectId())
-            promoted = False
             while (wanted := limit - len(found)) > 0:
                 seen = self._look(db, queues, wanted, consumer)
-                if not promoted and seen.due is not None and seen.due <= seen.now:
+                self._give_back_unanswered(db, claim, seen.now)
+                if not promoted and seen.due <= seen.now:
                     promoted = True
                     _promote(db, seen.now)
                     continue
-                ready = seen.ready[:wanted]
-                if ready:
-                    found += self._claim(db, consumer, claim, seen, ready)
-                if len(ready) < wanted:
+                if seen.ready:
+                    found += self._claim(db, consumer, claim, seen)
+                if len(seen.ready) < wanted:
                     break
-            self._unanswered = ""
+        self._unanswered.pop(claim, None)
         return found
+
+    def _look(self, db: Collections, queues: Sequence[str], limit: int, consumer: str | None = None) -> _Seen:
+        pipeline: list[Document] = [
+            {"$match": {"state": DELAYED, "due": {"$gt": 0}}},
+            {"$sort": {"due": 1}},
+            {"$limit": 1},
+            {"$project": {"_id": 0, "due": 1, "now": NOW}},
+        ]
+        turns = {queue: turn for turn, queue in enumerate(dict.fromkeys(queues))}
+        for queue in turns:
+            first: list[Document] = [
+                {"$match": {"queue": queue, "state": READY}},
+                {"$sort": {"priority": -1, "seq": 1}},
+                {"$limit": limit},
+                {"$project": {"now": NOW, **dict.fromkeys(_LOOKED_AT, 1)}},
+            ]
+            pipeline.append({"$unionWith": {"coll": db.messages.name, "pipeline": first}})
+        if consumer is not None:
+            own: list[Document] = [
+                {"$match": {"consumer": consumer, "ended": False}},
+                {"$project": {"until": 1, "now": NOW}},
+            ]
+            pipeline.append({"$unionWith": {"coll": db.leases.name, "pipeline": own}})
+        ready, due, now, lease = [], float("inf"), 0, None
+        for row in db.messages.aggregate(pipeline, batchSize=BATCH):
+            now = row["now"]
+            if "queue" in row:
+                ready.append(row)
+            elif "due" in row:
+                due = row["due"]
+            else:
+                lease = row
+        ready.sort(key=lambda row: (turns[row["queue"]], -row["priority"], row["seq"]))
+        return _Seen(ready[:limit], now, due, lease)
+
+    def _claim(self, db: Collections, consumer: str, claim: str, seen: _Seen) -> list[Delivery]:
+        """Lease what was seen and is still ready; see to what is not to be delivered any more."""
+        ready = {row["_id"]: row for row in seen.ready}
+        expired = [id_ for id_, row in ready.items() if row.get("expires", seen.now + 1) <= seen.now]
+        spent = [id_ for id_, row in ready.items() if row["deliveries"] >= self._delivery_limit]
+        if expired:
+            query = {"_id": {"$in": expired}, "state": READY, "expires": {"$lte": seen.now}}
+            db.messages.delete_many(query)
+        if spent:
+            detail = {"$concat": ["delivered ", {"$toString": "$deliveries"}, " times and never finished"]}
+            at_limit = {"$gte": self._delivery_limit}
+            query = {"_id": {"$in": spent}, "state": READY, "deliveries": at_limit}
+            db.messages.update_many(query, _buried(DELIVERIES_EXHAUSTED, detail))
+        ids = [id_ for id_ in ready if id_ not in expired and id_ not in spent]
+        if not ids:
+            return []
+        lease = seen.lease
+        if lease is None or lease["until"] - seen.now < self._lease / 2:
+            lease = self._extended(db, consumer)
+        # A claim that the server comes to later than that is one that nobody waits for, or without a lease.
+        ends = min(lease["until"], seen.now + self._timeout)
+        self._unanswered[claim] = lease["_id"], ends + self._timeout
+        query = {"_id": {"$in": ids}, "state": READY, "$expr": {"$lt": [NOW, ends]}}
+        update = {
+            "$set": {"state": LEASED, "lease": lease["_id"], "claim": claim},
+            "$inc": {"deliveries": 1},
+        }
+        if len(ids) == 1:
+            one = db.messages.find_one_and_update(query, update, return_document=ReturnDocument.AFTER)
+            taken = [one] if one else []
+        elif db.messages.update_many(query, update).modified_count:
+            taken = list(db.messages.find({"_id": {"$in": ids}, "claim": claim}, batch_size=len(ids)))
+        else:
+            taken = []
+        by_id = {message["_id"]: message for message in taken}
+        return [
+            Delivery(each["queue"], each["body"], each["priority"], Receipt(id_, claim), each["deliveries"])
+            for id_, each in ((id_, by_id[id_]) for id_ in ids if id_ in by_id)
+        ]
+
+    def _give_back_unanswered(self, db: Collections, current: str, now: int) -> None:
+        """Give back what was claimed by calls that failed, until none of their claims can still come."""
+        for claim, (lease, ends) in list(self._unanswered.items()):
+            if claim != current:
+                db.messages.update_many({"lease": lease, "state": LEASED, "claim": claim}, _UNCOUNTED)
+                if ends < now:
+                    del self._unanswered[claim]
+
+    # -- settling ---------------------------------------------------------------------------------
+
+    def acknowledge(self, receipts: Sequence[Receipt]) -> None:
+        """Delete the messages that are still held by these receipts."""
+        if receipts:
+            with self._link.use() as db:
+                db.messages.delete_many(_held(receipts))
+
+    def release(self, receipts: Sequence[Receipt], *, counted: bool) -> None:
+        """Make the messages ready again; their numbers, and so their places, stay."""
+        if receipts:
+            with self._link.use() as db:
+                db.messages.update_many(_held(receipts), _GIVEN_BACK if counted else _UNCOUNTED)
+
+    def set_aside(self, receipts: Sequence[Receipt], reason: str, detail: str = "") -> None:
+        """Make dead letters of the messages where they are."""
+        # No text of MongoDB holds half a surrogate pair.
+        detail = detail[:_DETAIL].encode(errors="replace").decode()
+        if receipts:
+            with self._link.use() as db:
+                db.messages.update_many(_held(receipts), _buried(reason, {"$literal": detail}))
+
+    # -- leases -----------------------------------------------------------------------------------
+
+    def renew(self, consumer: str, queues: Sequence[str]) -> bool:
+        """Extend the lease first, then end what has run out, each part in its own time.
+
+        Where no consumer has renewed for half a lease, the server was down rather than all the workers
+        at once; every lease then gets half a lease more. One that nobody has ended yet goes on.
+        """
+        with self._link.use() as db:
+            leases = list(db.leases.aggregate([{"$addFields": {"now": NOW}}]))
+            silent = all(lease["now"] - lease["renewed"] > self._lease / 2 for lease in leases)
+            if leases and silent:
+                more = {"renewed": NOW, "until": {"$add": [NOW, self._lease // 2]}}
+                db.leases.update_many({"ended": False}, [{"$set": more}])
+            own = self._extended(db, consumer)
+            used = {"_id": {"$in": list(queues)}, "expires": {"$gt": 0}}
+            db.numbers.update_many(used, {"$currentDate": {"used_at": True}})
+        if any(lease["ended"] or lease["until"] <= lease["now"] for lease in leases):
+            self._end_leases()
+        self._drop_unused()
+        with self._link.use() as db:
+            expired = {"expires": {"$lte": own["renewed"]}, "state": {"$in": [READY, DELAYED]}}
+            if ids := some_ids(db.messages, expired):
+                db.messages.delete_many({**expired, "_id": {"$in": ids}})
+            for parcel in db.parcels.find({"due": {"$lte": own["renewed"]}}):
+                _unpack(db, parcel)
+        return bool(own["times"] > 1)
+
+    def _extended(self, db: Collections, consumer: str) -> Document:
+        """Extend the lease of a consumer, or begin one; return it."""
+        times = {"$add": [{"$ifNull": ["$times", 0]}, 1]}
+        fields = {"renewed": NOW, "until": {"$add": [NOW, self._lease]}, "times": times}
+        return upserted(db.leases, {"consumer": consumer, "ended": False}, [{"$set": fields}])
+
+    def _end_leases(self) -> None:
+        """Mark the leases that have run out, give back what they hold, and only then forget them.
+
+        They are kept for a while, for a claim that began before the end may come after it.
+        """
+        with self._link.use() as db:
+            run_out = {"ended": False, "$expr": {"$lte": ["$until", NOW]}}
+            db.leases.update_many(run_out, {"$set": {"ended": True}})
+            for lease in db.leases.aggregate([{"$match": {"ended": True}}, {"$addFields": {"now": NOW}}]):
+                db.messages.update_many({"lease": lease["_id"], "state": LEASED}, _GIVEN_BACK)
+                if lease["until"] + 2 * self._timeout < lease["now"]:
+                    db.leases.delete_one({"_id": lease["_id"]})
+
+    def forget(self, consumer: str) -> None:
+        """End the lease now and give back what the consumer holds, uncounted."""
+        with self._link.use() as db:
+            query, ended = {"consumer": consumer, "ended": False}, {"ended": True, "until": NOW}
+            lease = db.leases.find_one_and_update(query, [{"$set": ended}])
+            if lease is not None:
+                db.messages.update_many({"lease": lease["_id"], "state": LEASED}, _UNCOUNTED)
+
+    def wait(self, queues: Sequence[str], timeout: float) -> bool:
+        """Look, less and less often while nothing happens."""
+        deadline = time.monotonic() + timeout
+        pause = _FIRST_LOOK
+        while True:
+            with self._link.use() as db:
+                seen = self._look(db, queues, 1)
+            if seen.ready or seen.due <= seen.now:
+                return True
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return False
+            time.sleep(min(pause, left, (seen.due - seen.now) / 1000))
+            pause = min(pause * 1.2, _LAST_LOOK)
+
+
+def _held(receipts: Sequence[Receipt]) -> Document:
+    """Return the query for what these receipts still hold."""
+    by_claim: dict[int | str, list[int | str]] = {}
+    for receipt in receipts:
+        by_claim.setdefault(receipt.token, []).append(receipt.message)
+    either = [{"_id": {"$in": ids}, "claim": claim} for claim, ids in by_claim.items()]
+    return {"state": LEASED, "$or": either}
+
+
+def _buried(reason: str, detail: Document) -> list[Document]:
+    """Return the update that makes a dead letter of a message."""
+    fields = {"state": DEAD, "reason": {"$literal": reason}, "detail": detail, "died_at": NOW}
+    return [{"$set": fields}, {"$unset": ["lease", "claim"]}]
+
+
+def _promote(db: Collections, now: int) -> None:
+    """Make ready what is due, so many at a time that it is done in time."""
+    due = {"state": DELAYED, "due": {"$lte": now}}
+    ids = some_ids(db.messages, due)
+    db.messages.update_many({**due, "_id": {"$in": ids}}, {"$set": {"state": READY}, "$unset": {"due": ""}})
+
+
+def _unpack(db: Collections, parcel: Document) -> None:
+    """Insert the messages of a parcel that are not there yet, then remove it."""
+    try:
+        db.messages.insert_many(parcel["messages"], ordered=False)
+    except BulkWriteError as error:
+        if any(each.get("code") != _DUPLICATE_KEY for each in (error.details or {})["writeErrors"]):
+            raise
+    db.parcels.delete_one({"_id": parcel["_id"]})
+
+
+class Transport(leased.Transport):
+    """Celery's messages in MongoDB."""
+
+    store_class = MongoDBStore
+    # Not "mongodb": for the names of kombu's own transports Celery changes what has to be as on every broker.
+    driver_type = "leased-mongodb"
+    driver_name = "pymongo"

@@ -1,4 +1,4 @@
-"""The MongoDB database of a store: its connection, forks, errors in our words; queues, bindings, dead letters.
+"""The MongoDB database of a store: connection, forks, errors in our words; queues, bindings, dead letters.
 
 What a message waits for is its `state`. A dead letter is a message too, so that setting it aside and
 replaying it change one document, and there is no moment at which it could be lost or be there twice.
@@ -219,7 +219,8 @@ class MongoDBQueues(Store):
         """Insert the queue, or note that it is in use; what it was declared with first stays."""
         first = {"expires": milliseconds(expires), "message_ttl": milliseconds(message_ttl)}
         with self._link.use() as db:
-            upserted(db.queues, {"_id": queue}, {"$setOnInsert": first, "$currentDate": {"used_at": True}})
+            wanted = {"$currentDate": {"used_at": True}, "$unset": {"dropping": ""}}
+            upserted(db.queues, {"_id": queue}, {"$setOnInsert": first, **wanted})
 
     def exists(self, queue: str) -> bool:
         """Return whether the queue is known."""
@@ -232,8 +233,8 @@ class MongoDBQueues(Store):
 
     def _drop_unused(self) -> None:
         """Remove the queues that nobody has used for the time they were declared with."""
-        end = {"$add": ["$used_at", "$expires"]}
-        unused = {"expires": {"$gt": 0}, "$expr": {"$lte": [end, "$$NOW"]}}
+        end = {"$add": [{"$toLong": "$used_at"}, "$expires"]}
+        unused = {"expires": {"$gt": 0}, "$expr": {"$lte": [end, NOW]}}
         with self._link.use() as db:
             names = [queue["_id"] for queue in db.queues.find(unused, {"_id": 1})]
         for name in names:
@@ -249,19 +250,20 @@ class MongoDBQueues(Store):
         with self._link.use() as db:
             bound = [binding["nonce"] for binding in db.bindings.find({"queue": queue}, {"nonce": 1})]
             marked = db.queues.find_one_and_update(
-                {"_id": queue, **condition}, {"$set": {"dropping": mark}}, return_document=ReturnDocument.AFTER
+                {"_id": queue, **condition},
+                {"$set": {"dropping": mark}},
+                return_document=ReturnDocument.AFTER,
             )
             if marked is None and condition:
                 return
             db.bindings.delete_many({"queue": queue, "nonce": {"$in": bound}})
-        self._remove({"queue": queue, "state": {"$in": [READY, DELAYED, LEASED]}}, (marked or {}).get("seq"))
+        sent = {"$lte": (marked or {}).get("seq", 0)}
+        self._remove({"queue": queue, "state": {"$in": [READY, DELAYED, LEASED]}, "seq": sent})
         with self._link.use() as db:
             db.queues.delete_one({"_id": queue, "dropping": mark, **condition})
 
-    def _remove(self, query: Document, up_to: int | None = None) -> int:
+    def _remove(self, query: Document) -> int:
         """Delete messages, a batch at a time, for each has to be done in time; return how many."""
-        if up_to is not None:
-            query = {**query, "seq": {"$lte": up_to}}
         removed = 0
         while True:
             with self._link.use() as db:
@@ -290,7 +292,10 @@ class MongoDBQueues(Store):
 
     def sizes(self, queue: str) -> Sizes:
         """Count the messages of the queue by state, in the index."""
-        by_state: list[Document] = [{"$match": {"queue": queue}}, {"$sortByCount": "$state"}]
+        by_state: list[Document] = [
+            {"$match": {"queue": queue}},
+            {"$group": {"_id": "$state", "count": {"$sum": 1}}},
+        ]
         with self._link.use() as db:
             counts = {row["_id"]: row["count"] for row in db.messages.aggregate(by_state)}
         return Sizes(*(counts.get(state, 0) for state in (READY, DELAYED, LEASED, DEAD)))
@@ -299,7 +304,7 @@ class MongoDBQueues(Store):
         """Delete what nobody holds."""
         return self._remove({"queue": queue, "state": {"$in": [READY, DELAYED]}})
 
-    def numbered(self, db: Collections, queue: str, count: int) -> tuple[list[int], int, int | None]:
+    def _numbered(self, db: Collections, queue: str, count: int) -> tuple[list[int], int, int | None]:
         """Return the next numbers of a queue, the time, and when its messages would expire if sent now.
 
         Makes the queue known. Numbers begin with the time, so that a queue that is made again goes on
@@ -321,7 +326,7 @@ class MongoDBQueues(Store):
                 DeadLetter(
                     letter["_id"],
                     letter["queue"],
-                    bytes(letter["body"]),
+                    letter["body"],
                     letter["priority"],
                     letter["reason"],
                     letter["detail"],
@@ -340,7 +345,7 @@ class MongoDBQueues(Store):
                 by_queue.setdefault(letter["queue"], []).append(letter["_id"])
             writes = []
             for queue, letters in by_queue.items():
-                numbers, now, ttl = self.numbered(db, queue, len(letters))
+                numbers, now, ttl = self._numbered(db, queue, len(letters))
                 for id_, seq in zip(letters, numbers, strict=True):
                     alive: Document = {"state": READY, "seq": seq, "deliveries": 0}
                     gone = {"reason": "", "detail": "", "died_at": ""}

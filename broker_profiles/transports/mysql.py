@@ -126,7 +126,8 @@ class MySQLStore(SQLStore):
             return taken
         until = f"{_NOW} + {self._lease}"
         cursor.execute(
-            f"INSERT INTO {CONSUMERS} (name, until) VALUES (%s, {until}) ON DUPLICATE KEY UPDATE until = {until}",
+            f"INSERT INTO {CONSUMERS} (name, until) VALUES (%s, {until}) "
+            f"ON DUPLICATE KEY UPDATE until = {until}",
             (consumer,),
         )
         return self._take(cursor, consumer, queues, limit, ())

@@ -10,7 +10,6 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from broker_profiles.errors import BrokerProfilesError
@@ -107,15 +106,15 @@ class Keeper(_StoreThread):
 class Watcher(_StoreThread):
     """Waits in the store while the worker has nothing to do, and wakes its loop."""
 
-    def __init__(self, transport: Transport, wake: Callable[[], None]) -> None:
+    def __init__(self, transport: Transport) -> None:
         super().__init__("broker-profiles-watcher", transport.store)
         self._transport = transport
-        self._wake = wake
         self._armed = threading.Event()
 
     def arm(self) -> None:
-        """Wake the loop once when a message may be ready."""
-        self._armed.set()
+        """Wake the loop once when a message may be ready in a queue that had none."""
+        if not self._armed.is_set():
+            self._armed.set()
 
     def end(self) -> None:
         """Ask the thread to end."""
@@ -126,11 +125,16 @@ class Watcher(_StoreThread):
         """Wait until armed, then for a message."""
         if not self._armed.wait(_SLICE) or self._ended.is_set():
             return
+        # Cleared before looking: who arms it after this begins another round.
+        self._armed.clear()
         queues, all_of_them = self._transport.waited_queues()
-        # A queue that is left out now may be wanted a moment later, when its consumer has room again.
-        if not queues or store.wait(queues, _SLICE if all_of_them else _SHORT_SLICE):
-            self._armed.clear()
-            self._wake()
+        if not queues:
+            return
+        # A queue that is left out now may run dry a moment later.
+        if store.wait(queues, _SLICE if all_of_them else _SHORT_SLICE):
+            self._transport.look_again()
+        else:
+            self._armed.set()
 
 
 class Wakeup:
