@@ -220,13 +220,10 @@ def test_a_missing_driver_is_one_line_with_the_pip_line(
 
 
 @pytest.mark.parametrize(("profile", "part"), [("memory", "one process"), ("redis+none", "stores none")])
-def test_the_demo_refuses_what_could_show_nothing(
-    profile: str, part: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("BROKER_PROFILE", profile)
+def test_the_demo_refuses_what_could_show_nothing(profile: str, part: str) -> None:
     # An address that is named is used as it is; nothing has to answer there to be told this.
-    monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:1/0")
-    assert_one_line(run("demo"), 2, part)
+    variables = {"BROKER_PROFILE": profile, "REDIS_URL": "redis://127.0.0.1:1/0"}
+    assert_one_line(run_apart("broker-profiles", "demo", **variables), 2, part)
 
 
 def test_an_unexpected_error_is_one_line_too(monkeypatch: pytest.MonkeyPatch) -> None:
