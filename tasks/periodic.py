@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import time
-from typing import Any, TypedDict
-
-from celery.result import AsyncResult
+from typing import TypedDict
 
 from tasks.app import app
 
-#: Seconds between two runs; the schedule in `config.celeryconfig` uses it.
+#: Seconds between two runs, as the schedule in `config.celeryconfig` has it.
 HEARTBEAT_SECONDS = 30
 
-#: The result id under which the last run is kept.
-_RECORD = "tasks.heartbeat.last"
+#: The result id under which the last run is kept, and its state: a result that is a success stays as it is.
+_RECORD, _STATE = "tasks.heartbeat.last", "BEATING"
 
 
 class Beat(TypedDict):
@@ -37,7 +35,7 @@ def heartbeat() -> Beat:
     last = last_heartbeat()
     if last is not None and last["tick"] >= beat["tick"]:
         return last
-    app.backend.store_result(_RECORD, beat, "SUCCESS")
+    app.backend.store_result(_RECORD, beat, _STATE)
     return beat
 
 
@@ -45,9 +43,8 @@ def last_heartbeat() -> Beat | None:
     """Return the last run, or None where there was none, or none that this process could read."""
     if not _shared_results():
         return None
-    # A new result object each time: one that has been read keeps what it read.
-    result: AsyncResult[Any] = AsyncResult(_RECORD, app=app)
-    return result.result if result.successful() else None
+    meta = app.backend.get_task_meta(_RECORD, cache=False)
+    return meta["result"] if meta["status"] == _STATE else None
 
 
 def _shared_results() -> bool:

@@ -10,6 +10,7 @@ import sys
 import sysconfig
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 
 from celery import group
 from celery.backends.base import DisabledBackend
+from celery.exceptions import DuplicateTaskNameWarning
 
 from broker_profiles.demo.counting import Totals, count_plainly
 from broker_profiles.demo.environment import import_path, repository, require_workers, servers_for
@@ -140,7 +142,11 @@ def _tasks(root: Path) -> Iterator[tuple[Any, Any]]:
             del sys.modules[name]
     sys.path.insert(0, str(root))
     try:
-        yield importlib.import_module("tasks.text"), importlib.import_module("tasks.progress")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DuplicateTaskNameWarning)
+            text = importlib.import_module("tasks.text")
+            text.app.finalize()
+        yield text, importlib.import_module("tasks.progress")
     finally:
         sys.path.remove(str(root))
 

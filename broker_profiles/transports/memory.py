@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 from broker_profiles.transports import leased
-from broker_profiles.transports.sqlite import SCHEMA, SQLiteStore
+from broker_profiles.transports.sqlite import SQLiteStore
 from broker_profiles.transports.sqlite_file import IN_MEMORY, SQLiteFile
+from broker_profiles.transports.sqlite_tables import SCHEMA
 
 _file = SQLiteFile(IN_MEMORY, SCHEMA, timeout=5.0, synchronous="OFF")
 

@@ -170,7 +170,8 @@ class MongoDBStore(MongoDBQueues):
                 db.messages.delete_many(_held(acknowledge))
             while (wanted := limit - len(found)) > 0:
                 seen = self._look(db, queues, wanted, consumer)
-                self._give_back_unanswered(db, claim, seen.now)
+                if self._gave_back_unanswered(db, claim, seen.now):
+                    continue
                 if not promoted and seen.due <= seen.now:
                     promoted = True
                     _promote(db, seen.now)
@@ -256,13 +257,16 @@ class MongoDBStore(MongoDBQueues):
             for id_, each in ((id_, by_id[id_]) for id_ in ids if id_ in by_id)
         ]
 
-    def _give_back_unanswered(self, db: Collections, current: str, now: int) -> None:
+    def _gave_back_unanswered(self, db: Collections, current: str, now: int) -> int:
         """Give back what was claimed by calls that failed, until none of their claims can still come."""
+        given_back = 0
         for claim, (lease, ends) in list(self._unanswered.items()):
             if claim != current:
-                db.messages.update_many({"lease": lease, "state": LEASED, "claim": claim}, _UNCOUNTED)
+                query = {"lease": lease, "state": LEASED, "claim": claim}
+                given_back += db.messages.update_many(query, _UNCOUNTED).modified_count
                 if ends < now:
                     del self._unanswered[claim]
+        return given_back
 
     # -- settling ---------------------------------------------------------------------------------
 
@@ -369,7 +373,7 @@ def _held(receipts: Sequence[Receipt]) -> Document:
 def _buried(reason: str, detail: Document) -> list[Document]:
     """Return the update that makes a dead letter of a message."""
     fields = {"state": DEAD, "reason": {"$literal": reason}, "detail": detail, "died_at": NOW}
-    return [{"$set": fields}, {"$unset": ["lease", "claim"]}]
+    return [{"$set": fields}, {"$unset": ["lease", "claim", "expires"]}]
 
 
 def _promote(db: Collections, now: int) -> None:

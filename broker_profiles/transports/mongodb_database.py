@@ -29,6 +29,7 @@ from pymongo.errors import (
     PyMongoError,
 )
 from pymongo.read_concern import ReadConcern
+from pymongo.uri_parser import parse_uri
 
 from broker_profiles.errors import StoreDenied, StoreError, StoreFull, StoreUnavailable, redact
 from broker_profiles.transports.forks import forks
@@ -97,10 +98,27 @@ class Link:
     """One client for several stores of this process; opened when needed, and anew after a fork."""
 
     def __init__(self, url: str, timeout: float) -> None:
+        self._name = "MongoDB"
+        with self._address_checked():
+            parts = urlsplit(url)
+            if "@" in parts.path + parts.query:
+                raise ValueError("its user and password have to be percent-encoded")
+            if parts.scheme != "mongodb+srv":
+                # The client itself would only warn of an option that it does not know.
+                parse_uri(url, validate=True, warn=False)
+        self._name = f"MongoDB at {parts.netloc.rpartition('@')[2]}"
         self._url = url
         self.timeout = timeout
         self._users = 1
         self._forget_client()
+
+    @contextlib.contextmanager
+    def _address_checked(self) -> Iterator[None]:
+        try:
+            yield
+        except (ConfigurationError, ValueError) as error:
+            problem = f"its address cannot be used: {redact(error)}"
+            raise StoreError(store=str(self), problem=problem) from None
 
     def _forget_client(self) -> None:
         self._generation = forks()
@@ -109,7 +127,7 @@ class Link:
         self._collections: Collections | None = None
 
     def __str__(self) -> str:
-        return f"MongoDB at {urlsplit(self._url).netloc.rpartition('@')[2] or 'localhost'}"
+        return self._name
 
     def shared(self) -> Link:
         """Return this link for another store, which closes it too."""
@@ -157,18 +175,15 @@ class Link:
         self._mind_forks()
         with self._lock:
             if self._collections is None:
-                milliseconds = round(self.timeout * 1000)
-                try:
+                timeout = round(self.timeout * 1000)
+                with self._address_checked():
                     self._client = MongoClient(
                         self._url,
                         appname="broker-profiles",
-                        serverSelectionTimeoutMS=milliseconds,
-                        connectTimeoutMS=milliseconds,
-                        socketTimeoutMS=milliseconds,
+                        serverSelectionTimeoutMS=timeout,
+                        connectTimeoutMS=timeout,
+                        socketTimeoutMS=timeout,
                     )
-                except (ConfigurationError, ValueError) as error:
-                    problem = f"its address cannot be used: {redact(error)}"
-                    raise StoreError(store=str(self), problem=problem) from None
                 self._collections = Collections(self._client)
             return self._collections
 
@@ -348,11 +363,9 @@ class MongoDBQueues(Store):
                 numbers, now, ttl = self._numbered(db, queue, len(letters))
                 for id_, seq in zip(letters, numbers, strict=True):
                     alive: Document = {"state": READY, "seq": seq, "deliveries": 0}
-                    gone = {"reason": "", "detail": "", "died_at": ""}
-                    if ttl is None:
-                        gone["expires"] = ""
-                    else:
+                    if ttl is not None:
                         alive["expires"] = now + ttl
+                    gone = {"reason": "", "detail": "", "died_at": ""}
                     writes.append(UpdateOne({"_id": id_, "state": DEAD}, {"$set": alive, "$unset": gone}))
             return db.messages.bulk_write(writes, ordered=False).modified_count if writes else 0
 

@@ -22,7 +22,7 @@ from broker_profiles.transports.store import Outgoing, Receipt
 _NOW = "(timestampdiff(MICROSECOND, '1970-01-01', utc_timestamp(3)) DIV 1000)"
 
 #: How often `wait` looks, in seconds: at first, and after it has waited in vain for a while.
-_FIRST_LOOK, _LAST_LOOK = 0.001, 0.05
+_FIRST_LOOK, _LAST_LOOK = 0.001, 0.08
 
 #: The most rows of one INSERT.
 _ROWS = 500

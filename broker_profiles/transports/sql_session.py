@@ -160,8 +160,8 @@ class Session:
 
     @property
     def connection(self) -> Any:
-        """The driver's connection, None while there is none."""
-        return self._connection
+        """The driver's connection, None while this process has none."""
+        return self._connection if self._generation == forks() else None
 
     def _open(self) -> None:
         try:

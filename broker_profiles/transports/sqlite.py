@@ -1,9 +1,4 @@
-"""The leased store in one SQLite file, and the transport over it.
-
-A message is a row whose state says which partial index it is in: ready by (queue, priority, order sent),
-delayed by due time, leased by consumer. So the cost of each step depends on the messages it touches and
-not on how many wait. Acknowledged messages are deleted at once.
-"""
+"""The leased store in one SQLite file, and the transport over it."""
 
 from __future__ import annotations
 
@@ -15,6 +10,7 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 from broker_profiles.transports import leased
+from broker_profiles.transports import sqlite_tables as tables
 from broker_profiles.transports.sqlite_file import IN_MEMORY, SQLiteFile
 from broker_profiles.transports.store import (
     DELIVERIES_EXHAUSTED,
@@ -26,62 +22,8 @@ from broker_profiles.transports.store import (
     Store,
 )
 
-_READY, _DELAYED, _LEASED = 0, 1, 2
-
-# AUTOINCREMENT: an id is never used twice, so that an old receipt cannot fit a new message.
-# Times are milliseconds since the epoch.
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS queues (
-    id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE,
-    expires INTEGER, message_ttl INTEGER, used_at INTEGER NOT NULL);
-CREATE TABLE IF NOT EXISTS messages (
-    id INTEGER PRIMARY KEY AUTOINCREMENT, queue INTEGER NOT NULL, priority INTEGER NOT NULL,
-    state INTEGER NOT NULL, due INTEGER, expires INTEGER, consumer TEXT,
-    token INTEGER NOT NULL DEFAULT 0, deliveries INTEGER NOT NULL DEFAULT 0, body BLOB NOT NULL);
-CREATE INDEX IF NOT EXISTS ready ON messages (queue, priority DESC, id) WHERE state = 0;
-CREATE INDEX IF NOT EXISTS delayed ON messages (due) WHERE state = 1;
-CREATE INDEX IF NOT EXISTS leased ON messages (consumer) WHERE state = 2;
-CREATE INDEX IF NOT EXISTS expiring ON messages (expires) WHERE expires IS NOT NULL;
-CREATE TABLE IF NOT EXISTS consumers (id TEXT PRIMARY KEY, until INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS bindings (
-    exchange TEXT NOT NULL, routing_key TEXT NOT NULL, queue TEXT NOT NULL,
-    PRIMARY KEY (exchange, routing_key, queue)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS dead (
-    id INTEGER PRIMARY KEY AUTOINCREMENT, queue TEXT NOT NULL, priority INTEGER NOT NULL,
-    reason TEXT NOT NULL, detail TEXT NOT NULL, deliveries INTEGER NOT NULL,
-    died_at INTEGER NOT NULL, body BLOB NOT NULL)
-"""
-
-_INSERT = f"""
-INSERT INTO messages (queue, priority, state, due, expires, body)
-SELECT id, ?1, CASE WHEN ?2 > ?3 THEN {_DELAYED} ELSE {_READY} END, ?2,
-       CASE WHEN message_ttl IS NULL THEN ?4 ELSE min(coalesce(?4, ?2 + message_ttl), ?2 + message_ttl) END,
-       ?5
-FROM queues WHERE name = ?6
-"""
-
-_RESERVE = f"""
-UPDATE messages
-SET state = {_LEASED}, consumer = ?, token = token + 1, deliveries = deliveries + 1
-WHERE id IN (SELECT id FROM messages WHERE queue = ? AND state = {_READY}
-             ORDER BY priority DESC, id LIMIT ?)
-RETURNING id, token, deliveries, priority, expires, body
-"""
-
-_BURY = """
-INSERT INTO dead (queue, priority, reason, detail, deliveries, died_at, body)
-SELECT queues.name, priority, ?, ?, deliveries, ?, body
-FROM messages JOIN queues ON queues.id = messages.queue WHERE messages.id = ? AND token = ?
-"""
-
-_HELD = f"WHERE id = ? AND token = ? AND state = {_LEASED}"
-
 #: How often `wait` looks, in seconds: at first, and after it has waited in vain for a while.
 _FIRST_LOOK, _LAST_LOOK = 0.001, 0.02
-
-
-def _now() -> int:
-    return int(time.time() * 1000)
 
 
 class SQLiteStore(Store):
@@ -100,7 +42,7 @@ class SQLiteStore(Store):
         path = urlsplit(url).path
         file = SQLiteFile(
             path if path.strip("/") else IN_MEMORY,
-            SCHEMA,
+            tables.SCHEMA,
             timeout=float(options.get("timeout_seconds", 5.0)),
             synchronous=str(options.get("synchronous", "NORMAL")),
         )
@@ -128,18 +70,18 @@ class SQLiteStore(Store):
 
     def publish(self, messages: Sequence[Outgoing]) -> None:
         """Insert the messages in one transaction."""
-        now = _now()
+        now = tables.now_ms()
         if len(messages) == 1:
             # One statement is a transaction by itself, at a third of the cost.
-            if not self._file.write(_INSERT, _row(messages[0], now)):
+            if not self._file.write(tables.INSERT, tables.row_of(messages[0], now)):
                 self.declare(messages[0].queue, expires=None, message_ttl=None)
-                self._file.write(_INSERT, _row(messages[0], now))
+                self._file.write(tables.INSERT, tables.row_of(messages[0], now))
             return
         for queue in {message.queue for message in messages}:
             if not self.exists(queue):
                 self.declare(queue, expires=None, message_ttl=None)
         with self._file.transaction() as connection:
-            connection.executemany(_INSERT, (_row(message, now) for message in messages))
+            connection.executemany(tables.INSERT, (tables.row_of(message, now) for message in messages))
 
     def reserve(
         self,
@@ -151,11 +93,11 @@ class SQLiteStore(Store):
         """Lease messages; a look that takes no lock comes first, so that idle consumers disturb nobody."""
         if not acknowledge and not self._something(queues):
             return []
-        now = _now()
+        now = tables.now_ms()
         found: list[Delivery] = []
         with self._file.transaction() as connection:
-            _acknowledge(connection, acknowledge)
-            _promote(connection, now)
+            tables.acknowledge(connection, acknowledge)
+            tables.promote(connection, now)
             connection.execute("INSERT OR IGNORE INTO consumers VALUES (?, ?)", (consumer, now + self._lease))
             for queue in queues:
                 if len(found) >= limit:
@@ -172,14 +114,14 @@ class SQLiteStore(Store):
         taken: list[Delivery] = []
         while len(taken) < limit:
             wanted = limit - len(taken)
-            rows = connection.execute(_RESERVE, (consumer, row[0], wanted)).fetchall()
+            rows = connection.execute(tables.RESERVE, (consumer, row[0], wanted)).fetchall()
             for id_, token, deliveries, priority, expires, body in rows:
                 if expires is not None and expires <= now:
                     connection.execute("DELETE FROM messages WHERE id = ?", (id_,))
                 elif deliveries > self._delivery_limit:
                     detail = f"delivered {deliveries - 1} times and never finished"
                     connection.execute("UPDATE messages SET deliveries = deliveries - 1 WHERE id = ?", (id_,))
-                    _bury(connection, id_, token, DELIVERIES_EXHAUSTED, detail, now)
+                    tables.bury(connection, id_, token, DELIVERIES_EXHAUSTED, detail, now)
                 else:
                     receipt = Receipt(id_, token)
                     taken.append(Delivery(queue, body, priority, receipt, deliveries))
@@ -192,37 +134,37 @@ class SQLiteStore(Store):
         """Delete the messages that are still held by these receipts."""
         if receipts:
             with self._file.transaction() as connection:
-                _acknowledge(connection, receipts)
+                tables.acknowledge(connection, receipts)
 
     def release(self, receipts: Sequence[Receipt], *, counted: bool) -> None:
         """Make the messages ready again; their ids, and so their places, stay."""
         back = 0 if counted else 1
         with self._file.transaction() as connection:
             connection.executemany(
-                f"UPDATE messages SET state = {_READY}, consumer = NULL, "
-                f"deliveries = deliveries - {back} {_HELD}",
-                map(_key, receipts),
+                f"UPDATE messages SET state = {tables.READY}, consumer = NULL, "
+                f"deliveries = deliveries - {back} {tables.HELD}",
+                map(tables.key_of, receipts),
             )
 
     def set_aside(self, receipts: Sequence[Receipt], reason: str, detail: str = "") -> None:
         """Move the messages to the table of dead letters."""
-        now = _now()
+        now = tables.now_ms()
         with self._file.transaction() as connection:
             for receipt in receipts:
-                _bury(connection, receipt.message, receipt.token, reason, detail, now)
+                tables.bury(connection, receipt.message, receipt.token, reason, detail, now)
 
     def renew(self, consumer: str, queues: Sequence[str]) -> bool:
         """Extend the lease, and end what has run out."""
         self._file.check_still_there()
-        now = _now()
+        now = tables.now_ms()
         with self._file.transaction() as connection:
-            self._end_what_ran_out(connection, consumer, now)
+            tables.end_what_ran_out(connection, consumer, now)
             renewed = connection.execute(
                 "UPDATE consumers SET until = ? WHERE id = ? AND until > ?",
                 (now + self._lease, consumer, now),
             ).rowcount
             if not renewed:
-                _end_consumer(connection, consumer)
+                tables.end_consumer(connection, consumer)
                 connection.execute("INSERT INTO consumers VALUES (?, ?)", (consumer, now + self._lease))
             connection.executemany(
                 "UPDATE queues SET used_at = ? WHERE name = ? AND expires IS NOT NULL",
@@ -230,27 +172,15 @@ class SQLiteStore(Store):
             )
         return bool(renewed)
 
-    def _end_what_ran_out(self, connection: sqlite3.Connection, consumer: str, now: int) -> None:
-        ended = connection.execute(
-            "SELECT id FROM consumers WHERE until <= ? AND id != ?", (now, consumer)
-        ).fetchall()
-        for (id_,) in ended:
-            _end_consumer(connection, id_)
-        unused = connection.execute(
-            "SELECT name FROM queues WHERE expires IS NOT NULL AND used_at + expires <= ?", (now,)
-        ).fetchall()
-        for (name,) in unused:
-            _drop(connection, name)
-        connection.execute(f"DELETE FROM messages WHERE expires <= ? AND state != {_LEASED}", (now,))
-
     def forget(self, consumer: str) -> None:
         """Give back what the consumer holds, uncounted, and forget it."""
         with self._file.transaction() as connection:
             connection.execute(
-                f"UPDATE messages SET deliveries = deliveries - 1 WHERE consumer = ? AND state = {_LEASED}",
+                "UPDATE messages SET deliveries = deliveries - 1 "
+                f"WHERE consumer = ? AND state = {tables.LEASED}",
                 (consumer,),
             )
-            _end_consumer(connection, consumer)
+            tables.end_consumer(connection, consumer)
 
     def wait(self, queues: Sequence[str], timeout: float) -> bool:
         """Look at the file's change counter, less and less often while nothing happens."""
@@ -275,16 +205,16 @@ class SQLiteStore(Store):
         names = tuple(queues)
         marks = ", ".join("?" * len(names))
         ready = self._file.read(
-            f"SELECT EXISTS (SELECT 1 FROM messages WHERE state = {_DELAYED} AND due <= ?)"
+            f"SELECT EXISTS (SELECT 1 FROM messages WHERE state = {tables.DELAYED} AND due <= ?)"
             f" OR EXISTS (SELECT 1 FROM queues JOIN messages ON messages.queue = queues.id"
-            f" AND state = {_READY} WHERE name IN ({marks}))",
-            (_now(), *names),
+            f" AND state = {tables.READY} WHERE name IN ({marks}))",
+            (tables.now_ms(), *names),
         )
         return bool(ready[0][0])
 
     def _next_due(self) -> float:
         """Return when the next delayed message is due, in seconds since the epoch."""
-        due = self._file.read(f"SELECT min(due) FROM messages WHERE state = {_DELAYED}")[0][0]
+        due = self._file.read(f"SELECT min(due) FROM messages WHERE state = {tables.DELAYED}")[0][0]
         return float("inf") if due is None else due / 1000
 
     # -- queues and bindings ----------------------------------------------------------------------
@@ -293,7 +223,7 @@ class SQLiteStore(Store):
         """Insert the queue if it is not there; what it was declared with first stays."""
         self._file.write(
             "INSERT OR IGNORE INTO queues (name, expires, message_ttl, used_at) VALUES (?, ?, ?, ?)",
-            (queue, _milliseconds(expires), _milliseconds(message_ttl), _now()),
+            (queue, tables.milliseconds(expires), tables.milliseconds(message_ttl), tables.now_ms()),
         )
 
     def exists(self, queue: str) -> bool:
@@ -303,7 +233,7 @@ class SQLiteStore(Store):
     def drop(self, queue: str) -> None:
         """Delete the queue, its messages and its bindings."""
         with self._file.transaction() as connection:
-            _drop(connection, queue)
+            tables.drop_queue(connection, queue)
 
     def bind(self, exchange: str, routing_key: str, queue: str) -> None:
         """Insert the binding."""
@@ -330,12 +260,14 @@ class SQLiteStore(Store):
             )
         )
         dead = self._file.read("SELECT count(*) FROM dead WHERE queue = ?", (queue,))[0][0]
-        return Sizes(counts.get(_READY, 0), counts.get(_DELAYED, 0), counts.get(_LEASED, 0), dead)
+        return Sizes(
+            counts.get(tables.READY, 0), counts.get(tables.DELAYED, 0), counts.get(tables.LEASED, 0), dead
+        )
 
     def purge(self, queue: str) -> int:
         """Delete what nobody holds."""
         return self._file.write(
-            f"DELETE FROM messages WHERE state != {_LEASED} "
+            f"DELETE FROM messages WHERE state != {tables.LEASED} "
             "AND queue = (SELECT id FROM queues WHERE name = ?)",
             (queue,),
         )
@@ -353,7 +285,7 @@ class SQLiteStore(Store):
 
     def replay(self, ids: Sequence[int | str]) -> int:
         """Insert each as a new message and delete the dead letter, in one transaction."""
-        now = _now()
+        now = tables.now_ms()
         replayed = 0
         with self._file.transaction() as connection:
             for id_ in ids:
@@ -365,7 +297,7 @@ class SQLiteStore(Store):
                 connection.execute(
                     "INSERT OR IGNORE INTO queues (name, used_at) VALUES (?, ?)", (row[0], now)
                 )
-                connection.execute(_INSERT, _row(Outgoing(*row), now))
+                connection.execute(tables.INSERT, tables.row_of(Outgoing(*row), now))
                 replayed += 1
         return replayed
 
@@ -373,55 +305,6 @@ class SQLiteStore(Store):
         """Delete dead letters."""
         with self._file.transaction() as connection:
             return connection.executemany("DELETE FROM dead WHERE id = ?", ((id_,) for id_ in ids)).rowcount
-
-
-def _row(message: Outgoing, now: int) -> tuple[Any, ...]:
-    due = now + max(0, round(message.delay * 1000))
-    expires = None if message.expires is None else now + round(message.expires * 1000)
-    return message.priority, due, now, expires, message.body, message.queue
-
-
-def _key(receipt: Receipt) -> tuple[int | str, int | str]:
-    return receipt.message, receipt.token
-
-
-def _milliseconds(seconds: float | None) -> int | None:
-    return None if seconds is None else int(seconds * 1000)
-
-
-def _acknowledge(connection: sqlite3.Connection, receipts: Sequence[Receipt]) -> None:
-    if receipts:
-        connection.executemany(f"DELETE FROM messages {_HELD}", map(_key, receipts))
-
-
-def _promote(connection: sqlite3.Connection, now: int) -> None:
-    connection.execute(f"UPDATE messages SET state = {_READY} WHERE state = {_DELAYED} AND due <= ?", (now,))
-
-
-def _bury(
-    connection: sqlite3.Connection,
-    id_: int | str,
-    token: int | str,
-    reason: str,
-    detail: str,
-    now: int,
-) -> None:
-    connection.execute(_BURY, (reason, detail, now, id_, token))
-    connection.execute(f"DELETE FROM messages {_HELD}", (id_, token))
-
-
-def _end_consumer(connection: sqlite3.Connection, consumer: str) -> None:
-    connection.execute(
-        f"UPDATE messages SET state = {_READY}, consumer = NULL WHERE consumer = ? AND state = {_LEASED}",
-        (consumer,),
-    )
-    connection.execute("DELETE FROM consumers WHERE id = ?", (consumer,))
-
-
-def _drop(connection: sqlite3.Connection, queue: str) -> None:
-    connection.execute("DELETE FROM messages WHERE queue = (SELECT id FROM queues WHERE name = ?)", (queue,))
-    connection.execute("DELETE FROM bindings WHERE queue = ?", (queue,))
-    connection.execute("DELETE FROM queues WHERE name = ?", (queue,))
 
 
 class Transport(leased.Transport):

@@ -154,6 +154,16 @@ class StoreContract:
         store.set_aside(receipts(old), REJECTED)
         assert store.sizes("q") == Sizes(leased=1)
 
+    def test_a_receipt_is_worth_nothing_after_its_release(self, store: Store) -> None:
+        self.send(store, b"1")
+        old = store.reserve("c", ["q"], 1)
+        store.release(receipts(old), counted=False)
+        store.acknowledge(receipts(old))
+        store.set_aside(receipts(old), REJECTED)
+        store.release(receipts(old), counted=True)
+        assert store.sizes("q") == Sizes(ready=1)
+        assert store.reserve("c", ["q"], 1)[0].deliveries == 1
+
     # -- leases -----------------------------------------------------------------------------------
 
     def test_a_lease_that_ends_gives_the_messages_back(self, store: Store, other: Store) -> None:

@@ -132,6 +132,10 @@ class SQLStoreContract(StoreContract):
             assert "\n" not in str(caught.value)
             assert str(wrong.password) not in str(caught.value)
 
+    def test_an_address_may_have_the_other_scheme(self, database: Server) -> None:
+        other = {"postgresql": "postgres", "mysql": "mariadb"}[self.system]
+        self.store_class.open(database.url.replace(self.system, other, 1), OPTIONS).close()
+
     def test_nobody_listens(self, database: Server) -> None:
         from sqlalchemy import make_url
 
@@ -331,6 +335,7 @@ class SQLStoreContract(StoreContract):
 
     def test_a_child_leaves_its_parents_connection_alone(self, store: Store) -> None:
         self.send(store, b"1")
+        assert not store.wait(["unknown"], 0.3)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
             child = os.fork()
@@ -338,10 +343,12 @@ class SQLStoreContract(StoreContract):
             status = 1
             with contextlib.suppress(BaseException):
                 self.send(store, b"2")
+                assert store.wait(["q"], 1)
                 store.close()
                 status = 0
             os._exit(status)
         assert os.waitpid(child, 0)[1] == 0
+        assert not store.wait(["unknown"], 0.01)
         assert bodies(store.reserve("c", ["q"], 5)) == [b"1", b"2"]
 
     def test_an_exception_in_the_middle_of_a_call_does_no_harm(self, store: Store) -> None:

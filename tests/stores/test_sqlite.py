@@ -10,8 +10,9 @@ import pytest
 
 from broker_profiles.transports import memory
 from broker_profiles.transports.memory import MemoryStore
-from broker_profiles.transports.sqlite import SCHEMA, SQLiteStore
+from broker_profiles.transports.sqlite import SQLiteStore
 from broker_profiles.transports.sqlite_file import IN_MEMORY, SQLiteFile
+from broker_profiles.transports.sqlite_tables import SCHEMA
 from broker_profiles.transports.store import Store
 from tests.stores.contract import StoreContract
 

@@ -13,8 +13,8 @@ from broker_profiles import configure
 from broker_profiles.runtime import task as task_module
 from broker_profiles.runtime.publish import Shortcut
 from broker_profiles.transports import memory
-from broker_profiles.transports.sqlite import SCHEMA
 from broker_profiles.transports.sqlite_file import IN_MEMORY, SQLiteFile
+from broker_profiles.transports.sqlite_tables import SCHEMA
 
 TASK_ID = "3f0f6f0e-0000-4000-8000-000000000001"
 

@@ -172,6 +172,11 @@ def test_a_tick_is_recorded_once(package: SimpleNamespace, monkeypatch: pytest.M
     assert package.periodic.last_heartbeat() == second
 
 
+def test_a_tick_is_as_long_as_the_schedule_says(package: SimpleNamespace) -> None:
+    schedule = package.app.conf.beat_schedule["heartbeat"]
+    assert schedule["schedule"] == schedule["options"]["expires"] == package.periodic.HEARTBEAT_SECONDS
+
+
 # -- progress -----------------------------------------------------------------------------------------
 
 
