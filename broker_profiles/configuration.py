@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import click
 from celery import Celery
+from kombu.transport import TRANSPORT_ALIASES
 
 from broker_profiles.errors import BrokerProfilesError, ConflictingSetting
 from broker_profiles.profile import Profile, Setting
@@ -66,6 +67,7 @@ def configure(
     if app.task_cls == Celery.task_cls:
         app.task_cls = _TASK_CLASS
     app.broker_profile = chosen
+    _name_transport(settings)
     return app
 
 
@@ -111,8 +113,17 @@ def _normal(url: str) -> str:
     return scheme.removeprefix("py") + separator + rest.rstrip("/")
 
 
+def _name_transport(settings: list[Setting]) -> None:
+    """Tell kombu the scheme of our transport: `celery report` looks at the address alone."""
+    values = {setting.name: setting.value for setting in settings}
+    if "broker_transport" in values:
+        scheme = str(values["broker_url"]).partition("://")[0]
+        TRANSPORT_ALIASES.setdefault(scheme, values["broker_transport"])
+
+
 def _exit_inside_a_command(error: BrokerProfilesError) -> None:
-    if click.get_current_context(silent=True) is None or os.environ.get(DEBUG_VARIABLE):
+    debugging = os.environ.get(DEBUG_VARIABLE, "").lower() in ("1", "true", "yes", "on", "t", "y")
+    if click.get_current_context(silent=True) is None or debugging:
         return
     sys.stderr.write(f"Error: {error}\n")
     raise SystemExit(error.exit_status)

@@ -12,12 +12,14 @@ import inspect
 import re
 from collections.abc import Iterable
 
-_CREDENTIALS = re.compile(r"(?P<head>[A-Za-z][A-Za-z0-9+.-]*://[^\s/?#:@]*):[^\s/?#]*@")
+# To the last @ of an address: a password may hold anything that somebody forgot to escape.
+_CREDENTIALS = re.compile(r"(?P<head>[A-Za-z][A-Za-z0-9+.-]*://[^\s/?#:@]*):[^\s;]*@")
+_IN_QUERY = re.compile(r"(?P<head>[?&](?:password|passwd|pwd|secret)=)[^&\s;]*", re.IGNORECASE)
 
 
 def redact(text: object) -> str:
     """Return `text` with the password of every URL in it replaced by `***`."""
-    return _CREDENTIALS.sub(r"\g<head>:***@", str(text))
+    return _IN_QUERY.sub(r"\g<head>***", _CREDENTIALS.sub(r"\g<head>:***@", str(text)))
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

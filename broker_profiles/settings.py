@@ -275,6 +275,11 @@ def with_driver(url: str) -> str:
     return _DRIVERS.get(scheme.lower(), scheme) + separator + rest
 
 
+def sqlite_file(url: str) -> str:
+    """Return the path in `sqlite:///relative` or `sqlite:////absolute`, an empty string for none."""
+    return url.partition("://")[2].removeprefix("/")
+
+
 def _validate(name: str, url: str, kind: str, wanted: _Kind) -> None:
     for part in url.split(";"):
         problem = _problem(part, kind, wanted)

@@ -8,11 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from broker_profiles.brokers.leased import DURABLE, leased_settings
 from broker_profiles.profile import Broker, Mode, Setting
-from broker_profiles.settings import Environment
+from broker_profiles.settings import Environment, sqlite_file
 
 _GUARANTEES = replace(
     DURABLE,
@@ -37,7 +36,7 @@ def embedded_path(environment: Environment) -> Path:
 def sqlite_path(environment: Environment, *, results: bool = False) -> Path:
     """Return the absolute path that `DATABASE_URL` names: `sqlite:///relative`, `sqlite:////absolute`."""
     url = environment.address("sqlite", results=results).url
-    return Path(urlsplit(url).path.removeprefix("/")).expanduser().absolute()
+    return Path(sqlite_file(url)).expanduser().absolute()
 
 
 def _settings_at(path: Path, environment: Environment, mode: Mode, where: str) -> Iterator[Setting]:

@@ -12,6 +12,14 @@ from broker_profiles.settings import Environment
 def _settings(environment: Environment, _mode: Mode) -> Iterator[Setting]:
     address = environment.address("mongodb", results=True)
     yield Setting("result_backend", address.url, "one document a result", address.variable)
+    milliseconds = round(1000 * environment.number("result_timeout_seconds"))
+    names = ("serverSelectionTimeoutMS", "connectTimeoutMS", "socketTimeoutMS")
+    yield Setting(
+        "mongodb_backend_settings",
+        {"options": dict.fromkeys(names, milliseconds)},
+        "a server that does not answer is an error (pymongo: 30 s)",
+        environment.source("result_timeout_seconds"),
+    )
     yield from retried_operations()
 
 

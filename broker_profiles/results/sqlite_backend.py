@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 from typing import Any
-from urllib.parse import urlsplit
 
 from celery.backends.base import KeyValueStoreBackend
 from celery.canvas import maybe_signature
@@ -18,6 +17,7 @@ from celery.exceptions import TimeoutError as NotReady
 from celery.utils.log import get_logger
 
 from broker_profiles.errors import StoreUnavailable
+from broker_profiles.settings import sqlite_file
 from broker_profiles.transports.sqlite_file import IN_MEMORY, SQLiteFile
 
 logger = get_logger(__name__)
@@ -58,7 +58,7 @@ class SQLiteBackend(KeyValueStoreBackend):  # type: ignore[misc]
     def __init__(self, app: Any, url: str | None = None, expires: Any = None, **kwargs: Any) -> None:
         super().__init__(app=app, url=url, **kwargs)
         self.expires = self.prepare_expires(expires, type=int)
-        path = urlsplit(url or "").path
+        path = sqlite_file(url or "")
         options = app.conf.broker_transport_options
         self._file = (
             SQLiteFile(
@@ -67,7 +67,7 @@ class SQLiteBackend(KeyValueStoreBackend):  # type: ignore[misc]
                 timeout=float(options.get("timeout_seconds", 5.0)),
                 synchronous=str(options.get("synchronous", "NORMAL")),
             )
-            if path.strip("/")
+            if path
             else _memory
         )
         self._cleaned_at = time.monotonic()
@@ -138,16 +138,18 @@ class SQLiteBackend(KeyValueStoreBackend):  # type: ignore[misc]
         if not group_id:
             return
         key = self.get_key_for_chord(group_id)
+        expires = self._expiry(self.chord_expires)
+        self._file.write("INSERT OR IGNORE INTO chord_parts VALUES (?, ?, ?)", (key, request.id, expires))
+        counted = self._file.read("SELECT count(*) FROM chord_parts WHERE chord = ?", (key,))[0][0]
+        size = request.chord.get("chord_size")
+        if size is not None and counted < size:
+            return
+        # Read once and not for every part: it is as large as the chord.
         header = self.app.GroupResult.restore(group_id, backend=self)
         if header is None:
             if not self._is_done(key):
                 self._fail(request, f"the parts of the chord {group_id} have expired")
-            return
-        expires = self._expiry(self.chord_expires)
-        self._file.write("INSERT OR IGNORE INTO chord_parts VALUES (?, ?, ?)", (key, request.id, expires))
-        size = request.chord.get("chord_size") or len(header)
-        counted = self._file.read("SELECT count(*) FROM chord_parts WHERE chord = ?", (key,))[0][0]
-        if counted >= size:
+        elif counted >= (size or len(header)):
             self._start_body(request, header, key)
 
     def _start_body(self, request: Any, header: Any, key: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,6 +12,9 @@ from broker_profiles.runtime.publish import Shortcut
 
 #: RabbitMQ's native delayed delivery counts whole seconds, and Celery refuses less than one.
 _SHORTEST_DELAY = 1.0
+
+#: What native delayed delivery puts before a routing key: one bit for each power of two of seconds.
+_DELAYED_KEY = re.compile(r"^(?:[01]\.){28}")
 
 _UNKNOWN: Any = object()
 
@@ -45,6 +49,24 @@ class Task(CeleryTask):  # type: ignore[misc]
             options.pop("eta", None)
             options["headers"] = {**(options.get("headers") or {}), "eta": when.isoformat()}
         return super().apply_async(args, kwargs, task_id, producer, link, link_error, shadow, **options)
+
+    def signature_from_request(
+        self, request: Any = None, args: Any = None, kwargs: Any = None, queue: Any = None, **extra: Any
+    ) -> Any:
+        """Return the signature of a retry, in the queue the task came from.
+
+        Celery would send the retry of a task in a queue with a topic exchange to the default queue.
+        """
+        request = self.request if request is None else request
+        if queue is None:
+            queue = self._queue_of(request.delivery_info or {})
+        return super().signature_from_request(request, args, kwargs, queue, **extra)
+
+    def _queue_of(self, delivery_info: dict[str, Any]) -> str | None:
+        key = _DELAYED_KEY.sub("", delivery_info.get("routing_key") or "")
+        queues = self.app.amqp.queues
+        names = [name for name, queue in queues.items() if key and queue.routing_key == key]
+        return names[0] if len(names) == 1 else None
 
     def _send_plainly(self, args: Any, kwargs: Any, task_id: str | None) -> Any:
         shortcut = self._shortcut

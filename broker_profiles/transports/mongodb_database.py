@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import pymongo
 from bson import ObjectId
-from pymongo import MongoClient, ReadPreference, ReturnDocument, UpdateOne, WriteConcern
+from pymongo import IndexModel, MongoClient, ReadPreference, ReturnDocument, UpdateOne, WriteConcern
 from pymongo.collection import Collection
 from pymongo.errors import (
     BulkWriteError,
@@ -57,6 +57,9 @@ _FULL_WORDS = ("No space left", "space quota")
 _TRY_AGAIN_CODES = frozenset([50, 64, 91, 189, 262, 11600, 11602])
 _TOO_LARGE_CODES = frozenset([10334, 17419, 17420])
 
+#: What pymongo says where it means that a server does not answer.
+_PLAINER = dict.fromkeys(["operation cancelled", "No servers found yet"], "it does not answer")
+
 # Clients inherited over a fork: closing one in the child, or letting the garbage collector do so, would
 # say goodbye to the server in the name of the parent.
 _inherited: list[Any] = []
@@ -82,15 +85,18 @@ class Collections:
 
     def create_indexes(self) -> None:
         """Create the indexes that are not there."""
-        messages = self.messages
-        messages.create_index([("queue", 1), ("state", 1), ("priority", -1), ("seq", 1)])
-        messages.create_index("due", partialFilterExpression={"state": DELAYED})
-        messages.create_index("lease", partialFilterExpression={"state": LEASED})
-        messages.create_index([("died_at", 1), ("seq", 1)], partialFilterExpression={"state": DEAD})
-        messages.create_index("expires", sparse=True)
+        self.messages.create_indexes(
+            [
+                IndexModel([("queue", 1), ("state", 1), ("priority", -1), ("seq", 1)]),
+                IndexModel("due", partialFilterExpression={"state": DELAYED}),
+                IndexModel("lease", partialFilterExpression={"state": LEASED}),
+                IndexModel([("died_at", 1), ("seq", 1)], partialFilterExpression={"state": DEAD}),
+                IndexModel("expires", sparse=True),
+            ]
+        )
         self.leases.create_index("consumer", unique=True, partialFilterExpression={"ended": False})
-        self.bindings.create_index([("exchange", 1), ("routing_key", 1), ("queue", 1)], unique=True)
-        self.bindings.create_index("queue")
+        whole = IndexModel([("exchange", 1), ("routing_key", 1), ("queue", 1)], unique=True)
+        self.bindings.create_indexes([whole, IndexModel("queue")])
         self.parcels.create_index("due")
 
 
@@ -131,6 +137,7 @@ class Link:
 
     def shared(self) -> Link:
         """Return this link for another store, which closes it too."""
+        self._mind_forks()
         with self._lock:
             self._users += 1
         return self
@@ -218,8 +225,8 @@ def _code_and_problem(error: PyMongoError) -> tuple[int | None, str]:
             return first.get("code"), str(first.get("errmsg"))
     if isinstance(error, OperationFailure):
         return error.code, str((error.details or {}).get("errmsg") or error)
-    text = str(error).partition(", Timeout:")[0].partition(" (configured timeouts")[0]
-    return None, redact(text.strip().rstrip(".")) or type(error).__name__
+    text = str(error).partition(", Timeout:")[0].partition(" (configured timeouts")[0].strip().rstrip(".")
+    return None, redact(_PLAINER.get(text, text)) or type(error).__name__
 
 
 class MongoDBQueues(Store):

@@ -14,9 +14,9 @@ from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, Self
 
-from broker_profiles.transports.sql_queues import HIGHEST_PRIORITY, SQLQueues, changed, marks, rows
+from broker_profiles.transports.sql_leases import SQLLeases, put_back
+from broker_profiles.transports.sql_queues import HIGHEST_PRIORITY, marks, rows
 from broker_profiles.transports.sql_schema import (
-    CONSUMERS,
     DEAD,
     DELAYED,
     LEASED,
@@ -28,7 +28,7 @@ from broker_profiles.transports.sql_schema import (
 from broker_profiles.transports.sql_session import Driver, Session
 from broker_profiles.transports.store import DELIVERIES_EXHAUSTED, Delivery, Outgoing, Receipt
 
-#: The most delayed messages that one step makes ready, and expired ones that it drops.
+#: The most delayed messages that one step makes ready.
 BATCH = 1000
 
 
@@ -44,7 +44,7 @@ class Row(NamedTuple):
     body: bytes
 
 
-class SQLStore(SQLQueues):
+class SQLStore(SQLLeases):
     """A `Store` in a SQL database; see the interface for what each method promises."""
 
     driver_class: ClassVar[type[Driver]]
@@ -68,8 +68,7 @@ class SQLStore(SQLQueues):
         )
 
     def __init__(self, session: Session, lease_seconds: float, delivery_limit: int) -> None:
-        super().__init__(session)
-        self._lease = int(lease_seconds * 1000)
+        super().__init__(session, lease_seconds)
         self._delivery_limit = delivery_limit
 
     @classmethod
@@ -135,9 +134,6 @@ class SQLStore(SQLQueues):
     @abstractmethod
     def _insert_many(self, cursor: Any, messages: Sequence[tuple[Any, ...]]) -> None:
         """Insert (queue id, place, state, delay, time to live, body) of each, in this order."""
-
-    def _made_ready(self) -> None:
-        """Wake those who wait for any queue; called when messages were put back."""
 
     # -- consuming --------------------------------------------------------------------------------
 
@@ -212,7 +208,7 @@ class SQLStore(SQLQueues):
         def work(cursor: Any) -> int:
             held = _lock_held(cursor, receipts)
             if held:
-                cursor.execute(f"{_put_back(counted)} WHERE id IN ({marks(held)})", held)
+                cursor.execute(f"{put_back(counted)} WHERE id IN ({marks(held)})", held)
             return len(held)
 
         if receipts:
@@ -243,52 +239,6 @@ class SQLStore(SQLQueues):
                 cursor.execute(f"DELETE FROM {MESSAGES} WHERE id IN {these}", held)
 
         self._session.transaction(work)
-
-    # -- leases -----------------------------------------------------------------------------------
-
-    def renew(self, consumer: str, queues: Sequence[str]) -> bool:
-        """Extend the lease first, then end what has run out, in transactions of their own."""
-        valid = f"name = %s AND until > {self.now}"
-        renewed = self._change(f"UPDATE {CONSUMERS} SET until = {self._until} WHERE {valid}", (consumer,))
-        if not renewed:
-            self._session.transaction(lambda cursor: self._begin_anew(cursor, consumer))
-        if queues:
-            self._change(
-                f"UPDATE {QUEUES} SET used_at = {self.now} "
-                f"WHERE expires IS NOT NULL AND name IN ({marks(queues)})",
-                tuple(queues),
-            )
-        self._end_leases(consumer)
-        self.drop_unused()
-        self._change(self.delete_some(f"expires <= {self.now} AND state <> {LEASED}", BATCH))
-        return bool(renewed)
-
-    @property
-    def _until(self) -> str:
-        return f"{self.now} + {self._lease}"
-
-    def _begin_anew(self, cursor: Any, consumer: str) -> None:
-        _end(cursor, consumer, counted=True)
-        values = f"VALUES (%s, {self._until}) {self.or_nothing('name')}"
-        cursor.execute(f"INSERT INTO {CONSUMERS} (name, until) {values}", (consumer,))
-
-    def _end_leases(self, but: str) -> None:
-        ended = f"until <= {self.now} AND name <> %s"
-        found = [row[0] for row in self._query(f"SELECT name FROM {CONSUMERS} WHERE {ended}", (but,))]
-
-        def work(cursor: Any) -> None:
-            locked = f"name IN ({marks(found)}) AND {ended} ORDER BY name FOR UPDATE SKIP LOCKED"
-            for (name,) in rows(cursor, f"SELECT name FROM {CONSUMERS} WHERE {locked}", (*found, but)):
-                _end(cursor, name, counted=True)
-
-        if found:
-            self._session.transaction(work)
-            self._made_ready()
-
-    def forget(self, consumer: str) -> None:
-        """Give back what the consumer holds, uncounted, and forget it."""
-        self._session.transaction(lambda cursor: _end(cursor, consumer, counted=False))
-        self._made_ready()
 
     def _looked(self, queues: Sequence[str]) -> tuple[bool, float]:
         """Return whether a message may be ready, and the seconds until a delayed one will be."""
@@ -323,14 +273,3 @@ def _lock_held(cursor: Any, receipts: Sequence[Receipt]) -> list[int]:
         list(tokens),
     )
     return [id_ for id_, token in found if tokens[id_] == token]
-
-
-def _put_back(counted: bool) -> str:
-    back = "" if counted else ", deliveries = deliveries - 1"
-    return f"UPDATE {MESSAGES} SET state = {READY}, consumer = NULL{back}"
-
-
-def _end(cursor: Any, consumer: str, *, counted: bool) -> None:
-    """Give back what a consumer holds, and remove it, inside a transaction."""
-    cursor.execute(f"DELETE FROM {CONSUMERS} WHERE name = %s", (consumer,))
-    changed(cursor, f"{_put_back(counted)} WHERE consumer = %s", (consumer,))

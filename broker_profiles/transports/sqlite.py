@@ -7,8 +7,8 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
-from urllib.parse import urlsplit
 
+from broker_profiles.settings import sqlite_file
 from broker_profiles.transports import leased
 from broker_profiles.transports import sqlite_tables as tables
 from broker_profiles.transports.sqlite_file import IN_MEMORY, SQLiteFile
@@ -39,9 +39,9 @@ class SQLiteStore(Store):
     @classmethod
     def open(cls, url: str, options: Mapping[str, Any]) -> Self:
         """Open the file of `sqlite:////absolute/path`, creating it and its tables where needed."""
-        path = urlsplit(url).path
+        path = sqlite_file(url)
         file = SQLiteFile(
-            path if path.strip("/") else IN_MEMORY,
+            path or IN_MEMORY,
             tables.SCHEMA,
             timeout=float(options.get("timeout_seconds", 5.0)),
             synchronous=str(options.get("synchronous", "NORMAL")),

@@ -37,10 +37,10 @@ def fail(self: Any, text: str) -> None:
 
 
 @shared_task(name="acceptance.retry_twice", bind=True, max_retries=5)
-def retry_twice(self: Any, value: int) -> int:
+def retry_twice(self: Any, value: int, countdown: float = 0.1) -> int:
     _note(self.request.id, "run")
     if self.request.retries < 2:
-        raise self.retry(countdown=0.1)
+        raise self.retry(countdown=countdown)
     return value
 
 

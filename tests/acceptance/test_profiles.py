@@ -91,6 +91,22 @@ def test_three_hundred_tasks(profile: str, pool: str, server: ServerOf, tmp_path
         check(sent, found, tmp_path / "ledger")
 
 
+@pytest.mark.parametrize("profile", ["embedded", "rabbitmq+redis", "redis", "postgresql", "mysql"])
+def test_what_comes_later_stays_in_its_queue(profile: str, server: ServerOf, tmp_path: Path) -> None:
+    environ = environment(profile, server, tmp_path)
+    named = f"{environ['ACCEPTANCE_QUEUE']}-named"
+    with client(environ) as app, worker(environ, app, tmp_path / "worker.log", f"--queues={named}"):
+        tasks = tasks_of(app)
+        # The default queue has no worker: whatever lands there is never seen again.
+        retried = tasks["retry_twice"].apply_async((7, 1.2), queue=named)
+        delayed = tasks["add"].apply_async((1, 2), queue=named, countdown=1.5)
+        parts = [tasks["add"].s(1, part).set(queue=named) for part in range(3)]
+        body = chord(parts, tasks["total"].s().set(queue=named)).apply_async()
+        assert retried.get(timeout=30) == 7
+        assert delayed.get(timeout=30) == 3
+        assert body.get(timeout=30) == 6
+
+
 def read_here(sent: Sent) -> dict[str, list[object]]:
     """Return id -> [state, result] as the process reads them that sent the tasks."""
     found: dict[str, list[object]] = {}

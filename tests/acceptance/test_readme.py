@@ -1,4 +1,4 @@
-"""README.md is true: each of its blocks is run as a reader would run it, and its tables say what the code says.
+"""README.md is true: its blocks run as a reader would run them, and its tables say what the code says.
 
 The blocks below one heading are run in order in one copy of the repository: what runs until Ctrl-C is started
 in the background and has to end with status 0 on SIGTERM when the section is over. The last argument of
@@ -20,6 +20,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import tomllib
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -29,13 +30,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tomllib
 from click.testing import CliRunner
 
+from broker_profiles import load
 from broker_profiles.cli import cli
 from broker_profiles.comparison.servers import description
+from broker_profiles.errors import UnsupportedCombination
 from broker_profiles.profile import CONTRACT, RESULT_GUARANTEES
-from broker_profiles.registry import BROKERS, find_broker
+from broker_profiles.registry import BROKERS, RESULT_STORES, find_broker
 from broker_profiles.settings import OPTIONS, Environment, Option, address_variable
 from tests.acceptance.running import ROOT, client, until
 from tests.acceptance.test_profiles import CASES
@@ -54,7 +56,9 @@ NOT_COPIED = shutil.ignore_patterns(
 )
 
 #: Variables of whoever runs the tests that a newcomer does not have.
-NOT_INHERITED = re.compile(r"(BROKER_PROFILE|CELERY_|FLOWER_|VIRTUAL_ENV|PYTHONPATH|PYTEST_).*|.*_URL(_FILE)?")
+NOT_INHERITED = re.compile(
+    r"(BROKER_PROFILE|CELERY_|FLOWER_|VIRTUAL_ENV|PYTHONPATH|PYTEST_).*|.*_URL(_FILE)?"
+)
 
 
 # -- reading the document -----------------------------------------------------------------------------
@@ -228,7 +232,7 @@ def beat_ready(reader: Session) -> bool:
         for path in reader.folder.glob("celerybeat-schedule*"):
             shutil.copy(path, folder)
         with contextlib.suppress(*dbm.error), shelve.open(f"{folder}/celerybeat-schedule", "r") as schedule:
-            return "heartbeat" in schedule["entries"]
+            return "heartbeat" in schedule.get("entries", {})
     return False
 
 
@@ -361,10 +365,9 @@ def test_flower_answers_metrics_without_its_password(server: ServerOf, tmp_path:
     assert "`/metrics` and `/healthcheck` answer without" in README.replace("\n", " ")
     with session(tmp_path, server) as reader:
         reader.environ["FLOWER_BASIC_AUTH"] = "celery:secret"
-        # Ready by another sign than usual: its page is not to be had.
-        READY_WITHOUT_PAGE = {"flower": lambda each: http_status(each, "/healthcheck") == 200}
         with pytest.MonkeyPatch.context() as patch:
-            patch.setitem(READY, "flower", READY_WITHOUT_PAGE["flower"])
+            # Its page is not to be had, so it is ready by another sign.
+            patch.setitem(READY, "flower", lambda each: http_status(each, "/healthcheck") == 200)
             reader.background("celery -A tasks flower")
         assert http_status(reader, "/metrics") == 200
         assert http_status(reader, "/workers") == 401
@@ -485,6 +488,19 @@ def test_what_is_said_to_be_tested_is() -> None:
     said = README[README.index("- 300 tasks") :].split(";")[0]
     ours = set(re.findall(r"`([^`]+)`", said))
     assert ours == {profile for profile, _ in CASES} | {"memory"}
+
+
+def test_which_broker_takes_which_result_store() -> None:
+    refused = set()
+    for broker in BROKERS:
+        for store in RESULT_STORES:
+            try:
+                load(f"{broker}+{store}")
+            except UnsupportedCombination:
+                refused.add((broker, store))
+    without_rabbitmq = {broker for broker in BROKERS if find_broker(broker).address != "rabbitmq"}
+    elsewhere = {(broker, "memory") for broker in BROKERS if broker != "memory"}
+    assert refused == {(b, store) for b in without_rabbitmq for store in ("rpc", "stock-rpc")} | elsewhere
 
 
 def test_the_extras_exist() -> None:

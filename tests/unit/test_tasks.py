@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 from celery.contrib.testing.worker import start_worker
+from celery.exceptions import DuplicateTaskNameWarning
 from kombu import pools
 from rich.console import Console
 
@@ -37,9 +39,13 @@ def package() -> Iterator[SimpleNamespace]:
         patch.setenv("BROKER_PROFILE", "memory")
         for name in [name for name in sys.modules if name.split(".")[0] in ("tasks", "config")]:
             patch.delitem(sys.modules, name)
-        from tasks import app, arithmetic, flaky, periodic, progress, text
+        with warnings.catch_warnings():
+            # Celery gives every application the tasks that other tests have made for theirs.
+            warnings.simplefilter("ignore", DuplicateTaskNameWarning)
+            from tasks import app, arithmetic, flaky, periodic, progress, text
 
-        app.loader.import_default_modules()
+            app.finalize()
+            app.loader.import_default_modules()
         with start_worker(app, pool="threads", concurrency=2, perform_ping_check=False, shutdown_timeout=30):
             yield SimpleNamespace(
                 app=app, arithmetic=arithmetic, flaky=flaky, periodic=periodic, progress=progress, text=text
