@@ -148,6 +148,9 @@ class ResultStore:
 #: Promises that the result store keeps or not, whatever the broker.
 RESULT_GUARANTEES = frozenset({"RES-1", "RES-2", "RES-3", "RES-4"})
 
+#: Promises that the broker keeps or not, whatever the result store.
+BROKER_GUARANTEES = frozenset(CONTRACT) - RESULT_GUARANTEES
+
 
 @dataclass(frozen=True, slots=True)
 class Profile:

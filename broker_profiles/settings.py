@@ -53,7 +53,7 @@ class Option:
         if isinstance(self.default, str):
             return "a text that is not empty"
         kind = "a whole number" if isinstance(self.default, int) else "a number"
-        return f"{kind} from {self.minimum:g} to {self.maximum:g}"
+        return f"{kind} from {self.minimum:.10g} to {self.maximum:.10g}"
 
     def parse(self, text: str) -> Value:
         """Return the value of `text`. Raises `InvalidSetting` where it is not allowed."""
@@ -117,7 +117,7 @@ OPTIONS: Mapping[str, Option] = {
         Option(
             "shutdown_seconds",
             10.0,
-            "how long running tasks may go on after SIGTERM before they are put back",
+            "how long running tasks may go on in a cold shutdown before they are put back",
             minimum=0,
             maximum=3600,
         ),

@@ -9,7 +9,15 @@ from typing import Any
 import click
 
 from broker_profiles.cli import output
-from broker_profiles.profile import CONTRACT, RESULT_GUARANTEES, Broker, Guarantees, Profile, ResultStore
+from broker_profiles.profile import (
+    BROKER_GUARANTEES,
+    CONTRACT,
+    RESULT_GUARANTEES,
+    Broker,
+    Guarantees,
+    Profile,
+    ResultStore,
+)
 from broker_profiles.registry import BROKERS, RESULT_STORES, find_broker, find_results, resolve
 from broker_profiles.settings import address_variable
 
@@ -122,7 +130,10 @@ def _runs(numbers: list[int]) -> str:
 
 def _broker_as_data(broker: Broker) -> dict[str, Any]:
     modes = {
-        str(mode): {"note": broker.notes.get(mode, ""), **_guarantees_as_data(guarantees)}
+        str(mode): {
+            "note": broker.notes.get(mode, ""),
+            **_guarantees_as_data(guarantees, only=BROKER_GUARANTEES),
+        }
         for mode, guarantees in broker.guarantees.items()
     }
     return {**_side_as_data(broker), "default_results": broker.default_results, "modes": modes}

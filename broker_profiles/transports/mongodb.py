@@ -36,11 +36,8 @@ from broker_profiles.transports.mongodb_database import (
     Collections,
     Document,
     Link,
-    MongoDBQueues,
-    milliseconds,
-    some_ids,
-    upserted,
 )
+from broker_profiles.transports.mongodb_queues import MongoDBQueues, milliseconds, some_ids, upserted
 from broker_profiles.transports.store import DELIVERIES_EXHAUSTED, Delivery, Outgoing, Receipt
 
 #: How often `wait` looks, in seconds: at first, and after it has waited in vain for a while.

@@ -127,14 +127,17 @@ class Watcher(_StoreThread):
             return
         # Cleared before looking: who arms it after this begins another round.
         self._armed.clear()
-        queues, all_of_them = self._transport.waited_queues()
-        if not queues:
-            return
-        # A queue that is left out now may run dry a moment later.
-        if store.wait(queues, _SLICE if all_of_them else _SHORT_SLICE):
-            self._transport.look_again()
-        else:
-            self._armed.set()
+        found = False
+        try:
+            queues, all_of_them = self._transport.waited_queues()
+            # A queue that is left out now may run dry a moment later.
+            found = not queues or store.wait(queues, _SLICE if all_of_them else _SHORT_SLICE)
+            if queues and found:
+                self._transport.look_again()
+        finally:
+            # After an error too: the loop relies on being woken, whatever happens here.
+            if not found:
+                self._armed.set()
 
 
 class Wakeup:

@@ -57,7 +57,8 @@ NOT_COPIED = shutil.ignore_patterns(
 
 #: Variables of whoever runs the tests that a newcomer does not have.
 NOT_INHERITED = re.compile(
-    r"(BROKER_PROFILE|CELERY_|FLOWER_|VIRTUAL_ENV|PYTHONPATH|PYTEST_).*|.*_URL(_FILE)?"
+    r"(BROKER_PROFILE|CELERY_|FLOWER_|VIRTUAL_ENV|PYTHONPATH|PYTEST_).*"
+    r"|(RESULT_)?(RABBITMQ|REDIS|DATABASE|MONGODB|BROKER)_URL(_FILE)?"
 )
 
 
