@@ -95,8 +95,8 @@ OPTIONS: Mapping[str, Option] = {
         ),
         Option(
             "publish_timeout_seconds",
-            4.0,
-            "how long delay() waits for a broker that does not answer before it is an error",
+            3.0,
+            "how long one attempt to send waits for a broker that does not answer; there are up to three",
             minimum=0.1,
             maximum=60,
         ),

@@ -36,6 +36,11 @@ def _settings(environment: Environment, mode: Mode) -> Iterator[Setting]:
     url, tls = _address(environment)
     where = environment.address("rabbitmq").variable
     yield Setting("broker_url", url, "always py-amqp, whatever else is installed", where)
+    yield Setting(
+        "broker_transport",
+        "broker_profiles.transports.rabbitmq:" + ("Transport" if tls is None else "SSLTransport"),
+        "py-amqp, with an end to the wait for a confirm (Celery: none)",
+    )
     if tls is not None:
         yield Setting("broker_use_ssl", tls, "the server's certificate and name are verified")
     yield from settings_for_everyone(environment)
@@ -61,9 +66,8 @@ def _durable(environment: Environment) -> Iterator[Setting]:
         {
             "confirm_publish": True,
             "confirm_timeout": environment.number("publish_timeout_seconds"),
-            "max_retries": 2,
-            "interval_start": 0,
-            "interval_step": 0.2,
+            "read_timeout": environment.number("publish_timeout_seconds"),
+            "write_timeout": environment.number("publish_timeout_seconds"),
         },
         "delay() returns once RabbitMQ has the message on a majority of its nodes",
         environment.source("publish_timeout_seconds"),

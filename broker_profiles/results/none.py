@@ -13,6 +13,11 @@ _NONE = "there is no result store"
 def _settings(_environment: Environment, _mode: Mode) -> Iterator[Setting]:
     yield Setting("result_backend", "disabled://", "nothing is stored")
     yield Setting("task_ignore_result", True, "nothing is stored")
+    yield Setting(
+        "worker_deduplicate_successful_tasks",
+        False,
+        "there is no result to tell by whether a task has finished",
+    )
 
 
 STORE = ResultStore(

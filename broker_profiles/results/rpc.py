@@ -13,6 +13,7 @@ ONLY_RABBITMQ = "rpc results travel over RabbitMQ; choose another store"
 def _settings(_environment: Environment, _mode: Mode) -> Iterator[Setting]:
     yield Setting("result_backend", "rpc://", "a result is a message to the process that sent the task")
     yield Setting("result_persistent", True, "results survive a restart of RabbitMQ")
+    yield Setting("worker_deduplicate_successful_tasks", False, "no worker can read the results of another")
 
 
 STORE = ResultStore(

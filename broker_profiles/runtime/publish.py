@@ -8,12 +8,14 @@ Celery's own way; both give the same bytes.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
 from celery import Task as CeleryTask
 from celery import signals
 from celery.utils import uuid
+from kombu.exceptions import OperationalError
 from kombu.serialization import dumps
 
 from broker_profiles.errors import StoreUnavailable
@@ -23,6 +25,9 @@ from broker_profiles.transports.channel import Channel
 _HARMLESS = frozenset({"serializer", "ignore_result"})
 
 _PERSISTENT = 2
+
+#: Seconds within which a broker has failed rather than not answered.
+_AT_ONCE = 0.5
 
 
 class Shortcut:
@@ -85,6 +90,7 @@ class Shortcut:
             reply_to=app.thread_oid,
             ignore_result=task.ignore_result,
         )
+        began = time.monotonic()
         content_type, encoding, body = dumps(message.body, serializer=self._serializer)
         properties = {**message.properties, "delivery_mode": _PERSISTENT}
         with app.producer_or_acquire() as producer:
@@ -100,7 +106,10 @@ class Shortcut:
                     body, 0, content_type, encoding, message.headers, properties
                 )
                 channel.basic_publish(prepared, "", self._queue.name)
-            except StoreUnavailable:
+            except StoreUnavailable as error:
+                if time.monotonic() - began > _AT_ONCE:
+                    # Every further attempt would wait as long, and might store the message once more.
+                    raise OperationalError(str(error)) from error
                 # Celery's way tries again, connects anew, and says what is wrong.
                 return None
         result = task.AsyncResult(task_id)

@@ -290,6 +290,10 @@ class Channel(virtual.Channel):  # type: ignore[misc]
                     transport.flush()
                     self.basic_recover(requeue=True)
             finally:
+                # What could not be given back comes back when the lease ends; a late acknowledgement
+                # of it has to find nothing here.
+                self._held.clear()
+                self._unreadable.clear()
                 transport.close_channel(self)
         self.exchange_types = None
 

@@ -10,6 +10,7 @@ is lost with its process means a second delivery, never a loss.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -22,7 +23,7 @@ from kombu.exceptions import ChannelError
 from kombu.transport import base, virtual
 from kombu.utils.uuid import uuid
 
-from broker_profiles.errors import StoreUnavailable, Unroutable, redact
+from broker_profiles.errors import StoreError, StoreUnavailable, Unroutable, redact
 from broker_profiles.transports import routing
 from broker_profiles.transports.channel import Channel
 from broker_profiles.transports.forks import forks
@@ -66,6 +67,7 @@ class Transport(virtual.Transport):  # type: ignore[misc]
         self._keeper: Keeper | None = None
         self._watcher: Watcher | None = None
         self._wakeup: Wakeup | None = None
+        self._loop: Any = None
         self._topics: dict[str, tuple[float, list[tuple[str, str]]]] = {}
         self._first = 0
 
@@ -112,15 +114,14 @@ class Transport(virtual.Transport):  # type: ignore[misc]
         self._keeper = self._watcher = None
         try:
             for channel in [*self._avail_channels, *self.channels]:
-                channel.close()
+                with contextlib.suppress(StoreError):
+                    channel.close()
             if consumed and self._store is not None and self.of_this_process:
                 self._store.forget(self.consumer_id)
         finally:
             self._avail_channels.clear()
             self.channels.clear()
-            if self._wakeup is not None:
-                self._wakeup.close()
-                self._wakeup = None
+            self._leave_event_loop()
             store, self._store = self._store, None
             if store is not None:
                 store.close()
@@ -300,16 +301,26 @@ class Transport(virtual.Transport):  # type: ignore[misc]
 
     def register_with_event_loop(self, connection: Any, loop: Any) -> None:
         """Deliver from Celery's event loop whenever a message may be ready."""
+        self._loop = loop
         self._wakeup = Wakeup()
         self._watcher = Watcher(self)
         self._watcher.start()
         loop.add_reader(self._wakeup, self._on_wakeup)
         self.wake()
 
+    def _leave_event_loop(self) -> None:
+        wakeup, self._wakeup = self._wakeup, None
+        if wakeup is not None:
+            # The loop may have been reset already, and then knows nothing of it.
+            with contextlib.suppress(KeyError, ValueError, OSError):
+                self._loop.remove(wakeup.fileno())
+            wakeup.close()
+
     def wake(self) -> None:
         """Make the event loop look for messages; from any thread, and harmless without a loop."""
-        if self._wakeup is not None:
-            self._wakeup.set()
+        wakeup = self._wakeup
+        if wakeup is not None:
+            wakeup.set()
 
     def _on_wakeup(self) -> None:
         if self._wakeup is not None:
