@@ -14,7 +14,7 @@ from collections.abc import Iterable
 
 # To the last @ of an address: a password may hold anything that somebody forgot to escape.
 _CREDENTIALS = re.compile(r"(?P<head>[A-Za-z][A-Za-z0-9+.-]*://[^\s/?#:@]*):[^\s;]*@")
-_IN_QUERY = re.compile(r"(?P<head>[?&](?:password|passwd|pwd|secret)=)[^&\s;]*", re.IGNORECASE)
+_IN_QUERY = re.compile(r"(?P<head>[?&][^=&\s]*(?:password|passwd|pwd|secret)=)[^&\s;]*", re.IGNORECASE)
 
 
 def redact(text: object) -> str:
@@ -37,7 +37,8 @@ class BrokerProfilesError(Exception):
     def __init__(self, **details: object) -> None:
         # As text, so that the error can be pickled on its way out of a child process.
         self.details = {
-            name: value if isinstance(value, int | float) else str(value) for name, value in details.items()
+            name: value if isinstance(value, int | float) else redact(value)
+            for name, value in details.items()
         }
         super().__init__(redact(inspect.cleandoc(type(self).__doc__ or "").format(**details)))
 

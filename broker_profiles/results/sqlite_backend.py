@@ -13,6 +13,7 @@ from typing import Any
 
 from celery.backends.base import KeyValueStoreBackend
 from celery.canvas import maybe_signature
+from celery.exceptions import ChordError
 from celery.exceptions import TimeoutError as NotReady
 from celery.utils.log import get_logger
 
@@ -38,6 +39,9 @@ _CLEAN_EVERY = 60.0
 _FIRST_LOOK, _LAST_LOOK = 0.002, 0.05
 
 _DONE = "done"
+
+#: SQLite takes 32,766 values in one statement.
+_KEYS_AT_ONCE = 10_000
 
 _memory = SQLiteFile(IN_MEMORY, _SCHEMA, timeout=5.0, synchronous="OFF")
 
@@ -88,13 +92,14 @@ class SQLiteBackend(KeyValueStoreBackend):  # type: ignore[misc]
 
     def mget(self, keys: Sequence[str]) -> list[bytes | None]:
         """Return the values of several keys, in their order."""
-        marks = ", ".join("?" * len(keys))
-        found = dict(
-            self._file.read(
-                f"SELECT key, value FROM results WHERE key IN ({marks}) AND (expires IS NULL OR expires > ?)",
-                (*keys, _now()),
+        found: dict[str, bytes] = {}
+        for start in range(0, len(keys), _KEYS_AT_ONCE):
+            some = keys[start : start + _KEYS_AT_ONCE]
+            marks = ", ".join("?" * len(some))
+            query = (
+                f"SELECT key, value FROM results WHERE key IN ({marks}) AND (expires IS NULL OR expires > ?)"
             )
-        )
+            found.update(self._file.read(query, (*some, _now())))
         return [found.get(key) for key in keys]
 
     def set(self, key: str, value: Any) -> None:
@@ -139,8 +144,15 @@ class SQLiteBackend(KeyValueStoreBackend):  # type: ignore[misc]
             return
         key = self.get_key_for_chord(group_id)
         expires = self._expiry(self.chord_expires)
-        self._file.write("INSERT OR IGNORE INTO chord_parts VALUES (?, ?, ?)", (key, request.id, expires))
-        counted = self._file.read("SELECT count(*) FROM chord_parts WHERE chord = ?", (key,))[0][0]
+        # In one step: of two parts that finish together, one alone sees that all are in. A part that is
+        # delivered again may be the one whose worker died before the body was sent.
+        with self._file.transaction() as connection:
+            connection.execute(
+                "INSERT OR IGNORE INTO chord_parts VALUES (?, ?, ?)", (key, request.id, expires)
+            )
+            counted = connection.execute(
+                "SELECT count(*) FROM chord_parts WHERE chord = ?", (key,)
+            ).fetchone()[0]
         size = request.chord.get("chord_size")
         if size is not None and counted < size:
             return
@@ -151,6 +163,20 @@ class SQLiteBackend(KeyValueStoreBackend):  # type: ignore[misc]
                 self._fail(request, f"the parts of the chord {group_id} have expired")
         elif counted >= (size or len(header)):
             self._start_body(request, header, key)
+
+    def _note_part(self, key: str, part: str) -> int:
+        """Note that a part is in and return how many are.
+
+        In one step: of two parts that finish together, one alone sees that all are in. A part that is
+        delivered again may be the one whose worker died before the body was sent.
+        """
+        with self._file.transaction() as connection:
+            connection.execute(
+                "INSERT OR IGNORE INTO chord_parts VALUES (?, ?, ?)",
+                (key, part, self._expiry(self.chord_expires)),
+            )
+            row = connection.execute("SELECT count(*) FROM chord_parts WHERE chord = ?", (key,)).fetchone()
+        return int(row[0])
 
     def _start_body(self, request: Any, header: Any, key: str) -> None:
         body = maybe_signature(request.chord, app=self.app)
@@ -167,13 +193,14 @@ class SQLiteBackend(KeyValueStoreBackend):  # type: ignore[misc]
             self._fail(request, reason)
         else:
             self.app.amqp._retry_publish(body.delay, values)
-        self._finish(header, key)
+        self._ensure_retryable(self._finish, header, key)
 
     def _fail(self, request: Any, reason: str) -> None:
         body = maybe_signature(request.chord, app=self.app)
-        from celery.exceptions import ChordError
-
-        self.chord_error_from_stack(callback=body, exc=ChordError(reason))
+        try:
+            raise ChordError(reason)
+        except ChordError as error:  # Celery takes the traceback from the exception being handled
+            self.chord_error_from_stack(callback=body, exc=error)
 
     def _finish(self, header: Any, key: str) -> None:
         """Remember that this chord is over, for parts that are delivered again."""

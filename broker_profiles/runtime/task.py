@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from celery import Task as CeleryTask
+from celery.utils import uuid
 
 from broker_profiles.runtime.publish import Shortcut
 
@@ -37,6 +38,8 @@ class Task(CeleryTask):  # type: ignore[misc]
         **options: Any,
     ) -> Any:
         """Send the task; see `celery.Task.apply_async`."""
+        # The same id for both ways: a message whose fate is unknown may be sent a second time.
+        task_id = task_id or uuid()
         if not (options or producer or link or link_error or shadow):
             result = self._send_plainly(args, kwargs, task_id)
             if result is not None:
@@ -68,7 +71,7 @@ class Task(CeleryTask):  # type: ignore[misc]
         names = [name for name, queue in queues.items() if key and queue.routing_key == key]
         return names[0] if len(names) == 1 else None
 
-    def _send_plainly(self, args: Any, kwargs: Any, task_id: str | None) -> Any:
+    def _send_plainly(self, args: Any, kwargs: Any, task_id: str) -> Any:
         shortcut = self._shortcut
         if shortcut is _UNKNOWN or (shortcut is not None and not shortcut.current):
             shortcut = self._shortcut = Shortcut.of(self)

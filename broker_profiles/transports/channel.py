@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,6 +19,8 @@ from broker_profiles.transports.store import REJECTED, UNREADABLE, Delivery, Out
 
 if TYPE_CHECKING:
     from broker_profiles.transports.leased import Transport
+
+logger = logging.getLogger(__name__)
 
 #: The most messages one reservation asks for where the consumer sets no limit.
 _BATCH = 100
@@ -203,6 +207,16 @@ class Channel(virtual.Channel):  # type: ignore[misc]
         if deliveries:
             self.connection.release([delivery.receipt for delivery in deliveries], counted=False)
 
+    def deliver_all(self, deliveries: list[Delivery]) -> int:
+        """Deliver these in order and return how many they were; after an error the rest is given back."""
+        waiting = deque(deliveries)
+        try:
+            while waiting:
+                self.deliver(waiting.popleft())
+        finally:
+            self.give_back(list(waiting))
+        return len(deliveries)
+
     def deliver(self, delivery: Delivery) -> None:
         """Hand a message to its consumer; give it back if there is none any more."""
         consumer = self._by_queue.get(delivery.queue)
@@ -210,8 +224,22 @@ class Channel(virtual.Channel):  # type: ignore[misc]
             self.give_back([delivery])
             return
         message = self._message(delivery, no_ack=consumer.no_ack)
-        if message is not None:
+        if message is None:
+            return
+        try:
             consumer.callback(message)
+        except self.connection.connection_errors:
+            raise
+        except Exception as error:
+            receipt = self._held.pop(message.delivery_tag, None)
+            if receipt is None:
+                raise
+            if "task" not in message.headers:
+                self.connection.release([receipt], counted=True)
+                raise
+            # Celery could not even read what the message says of its task.
+            logger.exception("A message cannot be read and is set aside")
+            self.connection.set_aside(receipt, UNREADABLE, f"{type(error).__name__}: {error}")
 
     def _message(self, delivery: Delivery, *, no_ack: bool) -> KombuMessage | None:
         try:
@@ -224,7 +252,8 @@ class Channel(virtual.Channel):  # type: ignore[misc]
             self.connection.settle(delivery.receipt)
         else:
             self._held[tag] = delivery.receipt
-        info = parts.properties.get("delivery_info") or {}
+        info = parts.properties.get("delivery_info")
+        info = info if isinstance(info, dict) else {}
         info.update(
             priority=delivery.priority,
             redelivered=delivery.deliveries > 1,
@@ -271,7 +300,9 @@ class Channel(virtual.Channel):  # type: ignore[misc]
 
     def basic_recover(self, requeue: bool = False) -> None:
         """Put back everything that this channel holds."""
-        receipts = [self._held.pop(tag) for tag in list(self._held)]
+        # A pool thread may acknowledge one of them meanwhile.
+        popped = [self._held.pop(tag, None) for tag in list(self._held)]
+        receipts = [receipt for receipt in popped if receipt is not None]
         receipts += [delivery.receipt for delivery in self.ahead.take_stale(everything=True)]
         if receipts:
             self.connection.release(receipts, counted=False)

@@ -55,7 +55,7 @@ def unpack(data: bytes) -> Envelope:
     end = _HEAD + int.from_bytes(data[1:_HEAD], "big")
     try:
         content_type, content_encoding, headers, properties = json.loads(data[_HEAD:end])
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise UnreadableEnvelope(f"its head cannot be read: {error}") from None
     if not isinstance(headers, dict) or not isinstance(properties, dict):
         raise UnreadableEnvelope("its head is not that of a message")

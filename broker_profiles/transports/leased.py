@@ -23,7 +23,7 @@ from kombu.exceptions import ChannelError
 from kombu.transport import base, virtual
 from kombu.utils.uuid import uuid
 
-from broker_profiles.errors import StoreError, StoreUnavailable, Unroutable, redact
+from broker_profiles.errors import StoreBusy, StoreError, StoreUnavailable, Unroutable, redact
 from broker_profiles.transports import routing
 from broker_profiles.transports.channel import Channel
 from broker_profiles.transports.forks import forks
@@ -34,6 +34,9 @@ logger = logging.getLogger(__name__)
 
 #: Seconds for which the bindings of a topic exchange are remembered; events are many, their readers few.
 _TOPICS_REMEMBERED = 1.0
+
+#: Seconds for which the end of the keeper is waited for when a connection is closed.
+_KEEPER_ENDS_WITHIN = 5.0
 
 
 class Transport(virtual.Transport):  # type: ignore[misc]
@@ -70,6 +73,8 @@ class Transport(virtual.Transport):  # type: ignore[misc]
         self._loop: Any = None
         self._topics: dict[str, tuple[float, list[tuple[str, str]]]] = {}
         self._first = 0
+        self._lease_lost = False
+        self._unreleased: list[Receipt] = []
 
     # -- connecting -------------------------------------------------------------------------------
 
@@ -92,6 +97,7 @@ class Transport(virtual.Transport):  # type: ignore[misc]
     def establish_connection(self) -> Transport:
         """Open the store, so that a bad address fails here and not at the first message."""
         _ = self.store
+        self._lease_lost = False
         # Never the name of an earlier connection, whose messages nobody here knows.
         self.consumer_id = uuid()
         self._avail_channels.append(self.create_channel(self))
@@ -111,13 +117,19 @@ class Transport(virtual.Transport):  # type: ignore[misc]
         for thread in (self._keeper, self._watcher):
             if thread is not None:
                 thread.end()
+        if self._keeper is not None and self.of_this_process:
+            # It may be sending acknowledgements, which have to be there before anything is given back.
+            self._keeper.join(_KEEPER_ENDS_WITHIN)
         self._keeper = self._watcher = None
         try:
             for channel in [*self._avail_channels, *self.channels]:
                 with contextlib.suppress(StoreError):
                     channel.close()
             if consumed and self._store is not None and self.of_this_process:
-                self._store.forget(self.consumer_id)
+                # If this fails the rest is left to the end of the lease, which forgets no delivery.
+                with contextlib.suppress(StoreError):
+                    self.flush()
+                    self._store.forget(self.consumer_id)
         finally:
             self._avail_channels.clear()
             self.channels.clear()
@@ -144,7 +156,7 @@ class Transport(virtual.Transport):  # type: ignore[misc]
         """Return the queues a message goes to."""
         if not exchange:
             return [routing_key]
-        kind = self.state.exchanges.get(exchange, {}).get("type", "direct")
+        kind = self.state.exchanges.get(exchange, {}).get("type", routing.UNKNOWN)
         return routing.route(kind, self._bindings(exchange, kind), routing_key)
 
     def _bindings(self, exchange: str, kind: str) -> Iterable[tuple[str, str]]:
@@ -188,6 +200,8 @@ class Transport(virtual.Transport):  # type: ignore[misc]
             "The lease of this worker ran out while it was stopped or cut off; "
             "its unfinished tasks may run elsewhere, and its acknowledgements of them do nothing."
         )
+        self._lease_lost = True
+        self.wake()
 
     def reserve(self, queues: list[str], limit: int) -> list[Delivery]:
         """Reserve messages, sending along what was settled."""
@@ -195,6 +209,10 @@ class Transport(virtual.Transport):  # type: ignore[misc]
             settled = self._take_settled()
             try:
                 return self.store.reserve(self.consumer_id, queues, limit, settled)
+            except StoreBusy:
+                # Locked by a neighbour and not gone: the lease holds, and the watcher looks again.
+                self._settled.extendleft(reversed(settled))
+                return []
             except BaseException:
                 self._settled.extendleft(reversed(settled))
                 raise
@@ -204,6 +222,9 @@ class Transport(virtual.Transport):  # type: ignore[misc]
 
         The loop is woken to ask again where there may be more; where not, the watcher waits for it.
         """
+        if self._lease_lost:
+            # Celery connects anew: it stops what runs elsewhere now, and declares its queues again.
+            raise StoreUnavailable(store=self.store_class.system, problem="this connection lost its lease")
         delivered = 0
         more = False
         self._first += 1
@@ -211,10 +232,7 @@ class Transport(virtual.Transport):  # type: ignore[misc]
         for channel in [*self.channels[turn:], *self.channels[:turn]]:
             if channel.dry or not channel.room():
                 continue
-            fetched = channel.fetch()
-            for delivery in fetched:
-                channel.deliver(delivery)
-            delivered += len(fetched)
+            delivered += channel.deliver_all(channel.fetch())
             more = more or not channel.dry
         if more:
             self.wake()
@@ -251,13 +269,17 @@ class Transport(virtual.Transport):  # type: ignore[misc]
 
     def flush(self) -> None:
         """Send the acknowledgements that are noted."""
-        with self._using_store:
+        with self._using_store, contextlib.suppress(StoreBusy):
             self._acknowledge(self.store)
 
     def release(self, receipts: Sequence[Receipt], *, counted: bool) -> None:
         """Put messages back; from any thread."""
-        with self._using_store:
-            self.store.release(receipts, counted=counted)
+        try:
+            with self._using_store:
+                self.store.release(receipts, counted=counted)
+        except StoreUnavailable:
+            # The keeper gives them back as soon as it can; until then they are held and not lost.
+            self._unreleased += receipts
         self.wake()
 
     def set_aside(self, receipt: Receipt, reason: str, detail: str) -> None:
@@ -272,10 +294,13 @@ class Transport(virtual.Transport):  # type: ignore[misc]
         Gives back, too, what was reserved ahead and not used in time.
         """
         for channel in list(self.channels):
-            stale = channel.ahead.take_stale()
-            if stale:
-                store.release([delivery.receipt for delivery in stale], counted=False)
-                self.wake()
+            self._unreleased += [delivery.receipt for delivery in channel.ahead.take_stale()]
+        if self._unreleased:
+            receipts = list(self._unreleased)
+            store.release(receipts, counted=False)
+            # Only now: what could not be given back is tried again in the next round.
+            del self._unreleased[: len(receipts)]
+            self.wake()
         if self._settled and time.monotonic() - self._settled_since >= seconds:
             self._acknowledge(store)
 

@@ -11,9 +11,18 @@ from typing import Any
 LOWEST_PRIORITY, HIGHEST_PRIORITY = 0, 9
 
 
+#: The kind of an exchange that another process declared.
+UNKNOWN = "unknown"
+
+
 def route(kind: str, bindings: Iterable[tuple[str, str]], routing_key: str) -> list[str]:
-    """Return the queues that an exchange of this kind (direct, topic, fanout) sends a message to."""
-    if kind == "fanout":
+    """Return the queues that an exchange of this kind (direct, topic, fanout) sends a message to.
+
+    One of an unknown kind sends it where any of the three would: fanout queues are bound without a key.
+    """
+    if kind == UNKNOWN:
+        queues = {queue for key, queue in bindings if not key or topic_matches(key, routing_key)}
+    elif kind == "fanout":
         queues = {queue for _, queue in bindings}
     elif kind == "topic":
         queues = {queue for key, queue in bindings if topic_matches(key, routing_key)}

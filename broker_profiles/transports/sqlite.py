@@ -76,12 +76,14 @@ class SQLiteStore(Store):
             if not self._file.write(tables.INSERT, tables.row_of(messages[0], now)):
                 self.declare(messages[0].queue, expires=None, message_ttl=None)
                 self._file.write(tables.INSERT, tables.row_of(messages[0], now))
+            self._file.check_still_there()
             return
         for queue in {message.queue for message in messages}:
             if not self.exists(queue):
                 self.declare(queue, expires=None, message_ttl=None)
         with self._file.transaction() as connection:
             connection.executemany(tables.INSERT, (tables.row_of(message, now) for message in messages))
+        self._file.check_still_there()
 
     def reserve(
         self,
@@ -158,10 +160,9 @@ class SQLiteStore(Store):
         self._file.check_still_there()
         now = tables.now_ms()
         with self._file.transaction() as connection:
-            tables.end_what_ran_out(connection, consumer, now)
+            # A lease that has run out and that nobody has ended goes on: nobody else holds anything of it.
             renewed = connection.execute(
-                "UPDATE consumers SET until = ? WHERE id = ? AND until > ?",
-                (now + self._lease, consumer, now),
+                "UPDATE consumers SET until = ? WHERE id = ?", (now + self._lease, consumer)
             ).rowcount
             if not renewed:
                 tables.end_consumer(connection, consumer)
@@ -170,6 +171,8 @@ class SQLiteStore(Store):
                 "UPDATE queues SET used_at = ? WHERE name = ? AND expires IS NOT NULL",
                 ((now, queue) for queue in queues),
             )
+            # After its own queues are in use again, which no pause of this worker may remove.
+            tables.end_what_ran_out(connection, consumer, now)
         return bool(renewed)
 
     def forget(self, consumer: str) -> None:

@@ -8,10 +8,12 @@ millisecond, so short random pauses find the gap sooner.
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import sqlite3
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -33,9 +35,32 @@ IN_MEMORY = ":memory:"
 
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.0001, 0.005
 
-# Connections inherited over a fork: closing one in the child would disturb the parent's locks, and so
-# would letting the garbage collector close it.
-_inherited: list[sqlite3.Connection] = []
+# SQLite keeps its own locks and its picture of the file's locks in the memory of the process. A child that
+# inherits them while another thread is inside SQLite waits for ever, or finds the file locked for ever; so a
+# fork waits until no thread is, and finds every file closed. The parent opens them again when next needed.
+_inside = threading.RLock()
+_files: weakref.WeakSet[SQLiteFile] = weakref.WeakSet()
+
+
+def _before_fork() -> None:
+    _inside.acquire()
+    for file in list(_files):
+        if not file.in_memory:
+            file.close()
+
+
+def _after_fork_in_child() -> None:
+    global _inside
+    _inside = threading.RLock()
+    for file in list(_files):
+        file.lock = threading.RLock()
+
+
+os.register_at_fork(
+    before=_before_fork,
+    after_in_parent=lambda: _inside.release(),
+    after_in_child=_after_fork_in_child,
+)
 
 
 class SQLiteFile:
@@ -51,6 +76,8 @@ class SQLiteFile:
         self._inode = 0
         self._commits = 0
         self.lock = threading.RLock()
+        with _inside:
+            _files.add(self)
 
     @property
     def in_memory(self) -> bool:
@@ -71,14 +98,13 @@ class SQLiteFile:
     @property
     def connection(self) -> sqlite3.Connection:
         """The open connection of this process."""
-        if self._connection is not None and self._generation == forks():
-            return self._connection
-        return self._open()
+        with _inside:
+            if self._connection is not None and self._generation == forks():
+                return self._connection
+            return self._open()
 
     def _open(self) -> sqlite3.Connection:
-        if self._connection is not None:
-            _inherited.append(self._connection)
-            self._connection = None
+        self._connection = None
         with self.translated():
             connection = sqlite3.connect(self.path, timeout=0, isolation_level=None, check_same_thread=False)
         try:
@@ -111,13 +137,14 @@ class SQLiteFile:
 
     def check_still_there(self) -> None:
         """Raise `StoreUnavailable` if the file was deleted or replaced under this connection."""
-        if self.in_memory or self._connection is None:
+        if self.in_memory or not self._inode:
             return
         try:
-            inode = Path(self.path).stat().st_ino
+            inode = os.stat(self.path).st_ino  # noqa: PTH116 - Path costs three times as much
         except OSError:
             inode = -1
         if inode != self._inode:
+            self._inode = 0
             self.close()
             raise StoreUnavailable(store=self, problem="the file was deleted or replaced")
 
@@ -126,10 +153,7 @@ class SQLiteFile:
         connection, self._connection = self._connection, None
         if connection is None:
             return
-        if self._generation != forks():
-            _inherited.append(connection)
-        else:
-            connection.close()
+        connection.close()
 
     # -- work -------------------------------------------------------------------------------------
 
@@ -137,15 +161,13 @@ class SQLiteFile:
         """Return a number that differs once anybody else has committed (in memory: anybody at all)."""
         if self.in_memory:
             return self._commits
-        number: int = self.connection.execute("PRAGMA data_version").fetchone()[0]
-        return number
+        return int(self.read("PRAGMA data_version")[0][0])
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """Run a block as one write transaction: all of it is committed, or nothing."""
         with self.lock, self.translated():
-            connection = self.connection
-            self._patiently(lambda: connection.execute("BEGIN IMMEDIATE"))
+            connection = self._patiently(self._begin)
             try:
                 yield connection
                 connection.execute("COMMIT")
@@ -153,27 +175,39 @@ class SQLiteFile:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
+            finally:
+                _inside.release()
             self._commits += 1
+
+    def _begin(self) -> sqlite3.Connection:
+        """Begin a write transaction; no fork comes between it and its end."""
+        _inside.acquire()
+        try:
+            connection = self.connection
+            connection.execute("BEGIN IMMEDIATE")
+        except BaseException:
+            _inside.release()
+            raise
+        return connection
 
     def write(self, sql: str, values: tuple[Any, ...]) -> int:
         """Run one statement as its own transaction; return how many rows it changed."""
         with self.lock, self.translated():
-            connection = self.connection
-            changed: int = self._patiently(lambda: connection.execute(sql, values).rowcount)
+            changed: int = self._patiently(lambda: self.connection.execute(sql, values).rowcount)
             self._commits += 1
             return changed
 
     def read(self, sql: str, values: tuple[Any, ...] = ()) -> list[Any]:
         """Run one query and return its rows."""
         with self.lock, self.translated():
-            connection = self.connection
-            rows: list[Any] = self._patiently(lambda: connection.execute(sql, values).fetchall())
+            rows: list[Any] = self._patiently(lambda: self.connection.execute(sql, values).fetchall())
             return rows
 
     def _patiently(self, action: Callable[[], Any]) -> Any:
         """Try again while another process holds the lock, up to the timeout."""
         try:
-            return action()
+            with _inside:
+                return action()
         except sqlite3.OperationalError as error:
             if not _is_busy(error):
                 raise
@@ -183,7 +217,8 @@ class SQLiteFile:
             longest = min(longest * 1.5, _LONGEST_PAUSE)
             time.sleep(random.uniform(_SHORTEST_PAUSE, longest))
             try:
-                return action()
+                with _inside:
+                    return action()
             except sqlite3.OperationalError as error:
                 if not _is_busy(error):
                     raise

@@ -7,6 +7,7 @@ not on how many wait.
 
 from __future__ import annotations
 
+import math
 import sqlite3
 import time
 from collections.abc import Sequence
@@ -74,7 +75,8 @@ def now_ms() -> int:
 
 def row_of(message: Outgoing, now: int) -> tuple[Any, ...]:
     """Return the values of `INSERT` for a message."""
-    due = now + max(0, round(message.delay * 1000))
+    # Never early: `now` is rounded down, and so one more is needed.
+    due = now + (math.ceil(message.delay * 1000) + 1 if message.delay > 0 else 0)
     expires = None if message.expires is None else now + round(message.expires * 1000)
     return message.priority, due, now, expires, message.body, message.queue
 

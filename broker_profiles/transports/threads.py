@@ -6,13 +6,13 @@ server that does not answer keeps the other from its work.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
 import time
 from typing import TYPE_CHECKING
 
-from broker_profiles.errors import BrokerProfilesError
 from broker_profiles.transports.store import Store
 
 if TYPE_CHECKING:
@@ -22,6 +22,9 @@ logger = logging.getLogger(__name__)
 
 #: How long settled messages may wait for the worker's loop before the keeper sends them, in seconds.
 SETTLE_WITHIN = 0.2
+
+#: Control and event queues of Celery expire after 10 s without use.
+_QUEUES_USED_EVERY = 3.0
 
 #: The longest a waiting thread goes without looking whether it should end, in seconds.
 _SLICE = 1.0
@@ -53,7 +56,7 @@ class _StoreThread(threading.Thread):
                         self._store = self._original.clone()
                     self.step(self._store)
                     self._say_it_works()
-                except (BrokerProfilesError, OSError) as error:
+                except Exception as error:  # a dead keeper loses the lease, a dead watcher every message
                     self._say_it_fails(error)
                     self._drop_store()
                     self._ended.wait(_SLICE)
@@ -74,7 +77,8 @@ class _StoreThread(threading.Thread):
     def _drop_store(self) -> None:
         store, self._store = self._store, None
         if store is not None:
-            store.close()
+            with contextlib.suppress(Exception):
+                store.close()
 
     def step(self, store: Store) -> None:
         """Do one round of work."""
@@ -87,7 +91,7 @@ class Keeper(_StoreThread):
     def __init__(self, transport: Transport, lease_seconds: float) -> None:
         super().__init__("broker-profiles-keeper", transport.store)
         self._transport = transport
-        self._every = lease_seconds / 3
+        self._every = min(lease_seconds / 3, _QUEUES_USED_EVERY)
         self._renewed_at = -lease_seconds
 
     def step(self, store: Store) -> None:

@@ -97,7 +97,7 @@ def plain(app: Celery, name: str = "t.plain", **options: Any) -> Any:
     def task(x: Any = None, y: Any = None) -> None:
         """Take two arguments or none."""
 
-    return app.task(name=name, **options)(task)
+    return app.task(name=name, shared=False, **options)(task)
 
 
 def test_options_take_the_long_way(app: Celery, stored: Stored, short_sends: list[str]) -> None:
