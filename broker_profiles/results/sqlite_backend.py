@@ -143,16 +143,7 @@ class SQLiteBackend(KeyValueStoreBackend):  # type: ignore[misc]
         if not group_id:
             return
         key = self.get_key_for_chord(group_id)
-        expires = self._expiry(self.chord_expires)
-        # In one step: of two parts that finish together, one alone sees that all are in. A part that is
-        # delivered again may be the one whose worker died before the body was sent.
-        with self._file.transaction() as connection:
-            connection.execute(
-                "INSERT OR IGNORE INTO chord_parts VALUES (?, ?, ?)", (key, request.id, expires)
-            )
-            counted = connection.execute(
-                "SELECT count(*) FROM chord_parts WHERE chord = ?", (key,)
-            ).fetchone()[0]
+        counted = self._ensure_retryable(self._note_part, key, request.id)
         size = request.chord.get("chord_size")
         if size is not None and counted < size:
             return

@@ -13,7 +13,7 @@ from kombu.transport import virtual
 from kombu.transport.base import to_rabbitmq_queue_arguments
 
 from broker_profiles.errors import Unroutable
-from broker_profiles.transports import envelope, routing
+from broker_profiles.transports import envelope, routing, validity
 from broker_profiles.transports.readahead import ReadAhead
 from broker_profiles.transports.store import REJECTED, UNREADABLE, Delivery, Outgoing, Receipt, Sizes
 
@@ -246,6 +246,10 @@ class Channel(virtual.Channel):  # type: ignore[misc]
             parts = envelope.unpack(delivery.body)
         except envelope.UnreadableEnvelope as error:
             self.connection.set_aside(delivery.receipt, UNREADABLE, str(error))
+            return None
+        problem = validity.problem_with(parts.headers)
+        if problem:
+            self.connection.set_aside(delivery.receipt, UNREADABLE, problem)
             return None
         tag = self.connection.next_tag()
         if no_ack:

@@ -16,6 +16,7 @@ from tests.acceptance.running import Worker, client, runs, until, worker
 from tests.acceptance.tasks import tasks_of
 
 TASKS = 10_000
+LAST = 1_000
 WORKER_KILLS = 5
 
 
@@ -57,15 +58,18 @@ def test_nothing_is_lost_though_processes_are_killed(
     ledger = tmp_path / "ledger"
     with client(environ) as app:
         noop = tasks_of(app)["noop"]
-        sent = {noop.delay().id for _ in range(TASKS)}
+        # The rest is sent after the last kill, so that every kill finds work to interrupt.
+        sent = {noop.delay().id for _ in range(TASKS - LAST)}
         running = Worker(environ, log, "--concurrency=2")
         try:
             killed = 0
             deadline = time.monotonic() + 200
             next_kill = time.monotonic() + 1
             next_death = time.monotonic() + 2.5
-            while set(runs(ledger)) != sent and time.monotonic() < deadline:
+            while (set(runs(ledger)) != sent or len(sent) < TASKS) and time.monotonic() < deadline:
                 time.sleep(0.1)
+                if killed == WORKER_KILLS and len(sent) < TASKS:
+                    sent |= {noop.delay().id for _ in range(LAST)}
                 if time.monotonic() >= next_kill:
                     kill_a_child(running)
                     next_kill = time.monotonic() + 1
@@ -152,3 +156,30 @@ def assert_stays(condition: object, seconds: float) -> None:
     while time.monotonic() < deadline:
         assert condition()
         threading.Event().wait(0.05)
+
+
+def test_children_that_are_replaced_share_no_lock(environ: dict[str, str], log: Path, tmp_path: Path) -> None:
+    ledger = tmp_path / "ledger"
+    options = ("--concurrency=2", "--max-tasks-per-child=1")
+    with client(environ) as app, worker(environ, app, log, *options):
+        add = tasks_of(app)["add"]
+        results = [add.delay(number, 1) for number in range(60)]
+        assert [result.get(timeout=60) for result in results] == [number + 1 for number in range(60)]
+    assert set(runs(ledger)) == {result.id for result in results}
+
+
+@pytest.mark.parametrize(("lease", "frozen_for"), [("40", 0), ("3", 12)])
+def test_remote_control_goes_on(
+    lease: str, frozen_for: int, environ: dict[str, str], log: Path, tmp_path: Path
+) -> None:
+    environ["BROKER_PROFILE_LEASE_SECONDS"] = lease
+    with client(environ) as app, worker(environ, app, log, "--concurrency=1") as running:
+        if frozen_for:
+            os.killpg(running.process.pid, signal.SIGSTOP)
+            threading.Event().wait(frozen_for)
+            os.killpg(running.process.pid, signal.SIGCONT)
+        else:
+            # Longer than the ten seconds after which Celery lets an unused control queue expire.
+            threading.Event().wait(12)
+        until(lambda: app.control.ping(destination=[running.name], timeout=1), 20, "it answers")
+        assert tasks_of(app)["add"].delay(1, 2).get(timeout=20) == 3

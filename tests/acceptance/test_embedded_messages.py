@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from celery import Celery
+from celery import Celery, chord
 
 from broker_profiles.transports.sqlite import SQLiteStore
 from broker_profiles.transports.store import REJECTED, UNREADABLE, Outgoing, Store
@@ -135,3 +135,25 @@ def test_events_reach_a_monitor(app: Celery) -> None:
                 return len(seen.get(sent, ())) == 2
 
             until(complete, 20, "both events of a task arrive")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"task": ["x"]}, {"id": ["x"]}, {"stamped_headers": 5}, {"eta": [1]}, {"expires": {}}, {"timelimit": 7}],
+    ids=str,
+)
+def test_headers_of_wrong_types_kill_no_worker(headers: dict[str, Any], app: Celery, store: Store) -> None:
+    send(app, [[], {}, {}], **headers)
+    letter = the_dead_letter(store)
+    assert letter.reason == UNREADABLE
+    assert f"its header {next(iter(headers))} is" in letter.detail
+    assert tasks_of(app)["add"].delay(1, 2).get(timeout=20) == 3
+
+
+def test_every_chord_starts_its_body_once(app: Celery, environ: dict[str, str], tmp_path: Path) -> None:
+    tasks = tasks_of(app)
+    with worker(environ, app, tmp_path / "second.log", "--concurrency=2"):
+        bodies = [chord([tasks["add"].s(1, 1)] * 2, tasks["total"].s()).apply_async() for _ in range(60)]
+        assert [body.get(timeout=40) for body in bodies] == [4] * 60
+    ledger = Path(environ["ACCEPTANCE_LEDGER"])
+    assert {runs(ledger)[body.id] for body in bodies} == {1}

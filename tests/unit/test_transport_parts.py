@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from broker_profiles.transports import envelope, routing
 from broker_profiles.transports.readahead import MOST, STALE_AFTER, ReadAhead
 from broker_profiles.transports.store import Delivery, Receipt
+from broker_profiles.transports.validity import problem_with
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -145,3 +146,21 @@ def test_what_lies_aside_too_long_is_given_back_and_not_taken() -> None:
     assert len(ahead.take_stale()) == 2
     assert ahead.extra == 0
     assert len(ahead) == 0
+
+
+@pytest.mark.parametrize(
+    ("headers", "wrong"),
+    [
+        ({}, ""),
+        ({"id": 5}, ""),
+        ({"task": "t", "id": "1"}, ""),
+        ({"task": "t", "id": "1", "eta": None, "timelimit": [None, 3.5], "stamped_headers": None}, ""),
+        ({"task": "t"}, "its header id is None"),
+        ({"task": ["t"], "id": "1"}, "its header task is ['t']"),
+        ({"task": "t", "id": "1", "timelimit": [1]}, "its header timelimit is [1]"),
+        ({"task": "t", "id": "1", "expires": 5}, "its header expires is 5"),
+    ],
+)
+def test_headers_have_the_types_celery_expects(headers: dict[str, object], wrong: str) -> None:
+    assert problem_with(headers).startswith(wrong)
+    assert bool(problem_with(headers)) is bool(wrong)

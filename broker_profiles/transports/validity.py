@@ -1,0 +1,59 @@
+"""Whether the headers of a task message have the types that Celery takes for granted: a pure check.
+
+Celery's worker ends, or loses a place in its pool for good, where one of them has another type.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
+def _is_text_or_none(value: Any) -> bool:
+    return value is None or isinstance(value, str)
+
+
+def _is_time_limit(value: Any) -> bool:
+    if value is None:
+        return True
+    return (
+        isinstance(value, list)
+        and len(value) == 2
+        and all(limit is None or isinstance(limit, int | float) for limit in value)
+    )
+
+
+def _is_list_or_none(value: Any) -> bool:
+    return value is None or isinstance(value, list)
+
+
+_HEADERS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "task": (_is_text, "the name of a task"),
+    "id": (_is_text, "a text"),
+    "root_id": (_is_text_or_none, "a text"),
+    "parent_id": (_is_text_or_none, "a text"),
+    "group": (_is_text_or_none, "a text"),
+    "eta": (_is_text_or_none, "a time"),
+    "expires": (_is_text_or_none, "a time"),
+    "timelimit": (_is_time_limit, "two numbers"),
+    "stamped_headers": (_is_list_or_none, "a list"),
+}
+
+
+def problem_with(headers: Mapping[str, Any]) -> str:
+    """Return what is wrong with the headers of a task message, an empty string for nothing.
+
+    A message without a `task` header is no task message of Celery's second protocol: nothing is checked.
+    """
+    if "task" not in headers:
+        return ""
+    for name, (is_right, expected) in _HEADERS.items():
+        if name in headers or name == "id":
+            value = headers.get(name)
+            if not is_right(value):
+                return f"its header {name} is {value!r:.100} and not {expected}"
+    return ""
