@@ -111,10 +111,10 @@ def test_a_frozen_worker_cannot_acknowledge_what_another_holds(
         with worker(environ, app, tmp_path / "other.log", "--concurrency=1"):
             until(lambda: runs(ledger)[result.id] == 2, 20, "another worker runs it")
             os.killpg(frozen.process.pid, signal.SIGCONT)
-            # The frozen one ends its sleep first and acknowledges; the other still holds the message.
-            until(lambda: ended(ledger) == 1, 20, "the thawed worker finishes")
-            assert_stays(lambda: held_tasks(environ) == 1, 0.5)
-            until(lambda: ended(ledger) == 2, 20, "the other worker finishes")
+            # Its sleep is over, or Celery stops it for having lost its lease; either way it settles
+            # nothing while the other holds the message.
+            assert_stays(lambda: held_tasks(environ) == 1, 1.0)
+            until(lambda: ended(ledger) >= 1, 20, "the other worker finishes")
             until(lambda: sizes(environ) == Sizes(), 10, "the message is acknowledged")
         assert result.get(timeout=10) == "slept"
     assert runs(ledger) == {result.id: 2}
