@@ -84,8 +84,8 @@ def test_close_leaves_nothing_behind(way: str, system: str, have: Have) -> None:
     before = psutil.Process().children(recursive=True)
     server = have(way, system)
     things = [thing for thing in _things(server) if thing not in before]
-    assert things
-    assert all(_exists(thing) for thing in things)
+    # One that lasts a moment, such as the process of the last question, may be gone already.
+    assert any(_exists(thing) for thing in things)
     server.pause()  # the hardest state to close from
     server.close()
     server.close()
