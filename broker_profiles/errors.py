@@ -96,10 +96,6 @@ class MissingDriver(ConfigurationError):
     """The profile {profile!r} needs the Python package {module!r}: pip install 'broker-profiles[{extra}]'."""
 
 
-class ChordsNotSupported(BrokerProfilesError, NotImplementedError):
-    """A chord needs a result store that other processes can read, and {profile!r} has none: choose a profile such as {better!r}."""
-
-
 class StoreError(BrokerProfilesError):
     """{store} failed: {problem}"""
 
