@@ -74,7 +74,8 @@ class Transport(virtual.Transport):  # type: ignore[misc]
         self._topics: dict[str, tuple[float, list[tuple[str, str]]]] = {}
         self._first = 0
         self._lease_lost = False
-        self._unreleased: list[Receipt] = []
+        #: What could not be given back yet, by whether the delivery counts.
+        self._unreleased: dict[bool, list[Receipt]] = {True: [], False: []}
 
     # -- connecting -------------------------------------------------------------------------------
 
@@ -279,13 +280,17 @@ class Transport(virtual.Transport):  # type: ignore[misc]
                 self.store.release(receipts, counted=counted)
         except StoreUnavailable:
             # The keeper gives them back as soon as it can; until then they are held and not lost.
-            self._unreleased += receipts
+            self._unreleased[counted] += receipts
         self.wake()
 
     def set_aside(self, receipt: Receipt, reason: str, detail: str) -> None:
         """Make a dead letter of a message; from any thread."""
-        with self._using_store:
-            self.store.set_aside([receipt], reason, detail)
+        try:
+            with self._using_store:
+                self.store.set_aside([receipt], reason, detail)
+        except StoreUnavailable:
+            # Given back it is delivered again, and set aside then; kept it would wait for this worker's end.
+            self._unreleased[True].append(receipt)
         self.wake()
 
     def settle_overdue(self, store: Store, seconds: float) -> None:
@@ -294,13 +299,14 @@ class Transport(virtual.Transport):  # type: ignore[misc]
         Gives back, too, what was reserved ahead and not used in time.
         """
         for channel in list(self.channels):
-            self._unreleased += [delivery.receipt for delivery in channel.ahead.take_stale()]
-        if self._unreleased:
-            receipts = list(self._unreleased)
-            store.release(receipts, counted=False)
-            # Only now: what could not be given back is tried again in the next round.
-            del self._unreleased[: len(receipts)]
-            self.wake()
+            self._unreleased[False] += [delivery.receipt for delivery in channel.ahead.take_stale()]
+        for counted, waiting in self._unreleased.items():
+            if waiting:
+                receipts = list(waiting)
+                store.release(receipts, counted=counted)
+                # Only now: what could not be given back is tried again in the next round.
+                del waiting[: len(receipts)]
+                self.wake()
         if self._settled and time.monotonic() - self._settled_since >= seconds:
             self._acknowledge(store)
 
