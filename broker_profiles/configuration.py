@@ -16,7 +16,7 @@ from celery import Celery
 from kombu.transport import TRANSPORT_ALIASES
 
 from broker_profiles.errors import BrokerProfilesError, ConflictingSetting
-from broker_profiles.profile import Profile, Setting
+from broker_profiles.profile import Mode, Profile, Setting
 from broker_profiles.registry import require_drivers, resolve
 from broker_profiles.settings import PROFILE_VARIABLE, Environment
 
@@ -64,7 +64,8 @@ def configure(
         _exit_inside_a_command(error)
         raise
     app.add_defaults(lambda: _defaults(app, chosen, settings))
-    if app.task_cls == Celery.task_cls:
+    # A baseline is Celery as it comes, its task class included.
+    if chosen.mode is not Mode.STOCK and app.task_cls == Celery.task_cls:
         app.task_cls = _TASK_CLASS
     app.broker_profile = chosen
     _name_transport(settings)

@@ -124,6 +124,9 @@ class Broker:
     system: str | None = None
     #: The kind of address it takes, as `settings.Environment.address` names it.
     address: str | None = None
+    #: What shortens the time after which a message goes to another consumer though its own still lives: a
+    #: `BROKER_PROFILE_...` variable or one of Celery's `broker_transport_options`; empty where none does.
+    redelivery_timeout: str = ""
     #: Whether it lives in one process, so that workers elsewhere cannot take part.
     in_process: bool = False
 

@@ -7,7 +7,10 @@ from typing import Any
 
 from broker_profiles.brokers.common import late_acknowledgement, settings_for_everyone
 from broker_profiles.profile import Guarantees, Mode, Setting
-from broker_profiles.settings import Environment
+from broker_profiles.settings import OPTIONS, Environment
+
+#: How long a consumer that has stopped renewing keeps its messages.
+LEASE_VARIABLE = OPTIONS["lease_seconds"].variable
 
 TWO_BEATS = "two beats each send every tick; run one"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from broker_profiles.brokers.leased import DURABLE, NOTES, leased_settings
+from broker_profiles.brokers.leased import DURABLE, LEASE_VARIABLE, NOTES, leased_settings
 from broker_profiles.profile import Broker, Mode, Setting
 from broker_profiles.settings import Environment
 
@@ -27,6 +27,7 @@ BROKER = Broker(
     guarantees={Mode.DURABLE: DURABLE},
     modules=("sqlalchemy", "pymysql"),
     extra="mysql",
+    redelivery_timeout=LEASE_VARIABLE,
     notes={Mode.DURABLE: NOTES[Mode.DURABLE]},
     system="mysql",
     address="mysql",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from broker_profiles.brokers.leased import DURABLE, FAST, NOTES, leased_settings
+from broker_profiles.brokers.leased import DURABLE, FAST, LEASE_VARIABLE, NOTES, leased_settings
 from broker_profiles.profile import Broker, Mode, Setting
 from broker_profiles.settings import Environment
 
@@ -27,6 +27,7 @@ BROKER = Broker(
     guarantees={Mode.DURABLE: DURABLE, Mode.FAST: FAST},
     modules=("redis",),
     extra="redis",
+    redelivery_timeout=LEASE_VARIABLE,
     notes={**NOTES, Mode.DURABLE: NOTES[Mode.DURABLE] + "; the server needs appendonly yes"},
     system="redis",
     address="redis",

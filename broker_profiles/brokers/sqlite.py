@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from broker_profiles.brokers.leased import DURABLE, leased_settings
+from broker_profiles.brokers.leased import DURABLE, LEASE_VARIABLE, leased_settings
 from broker_profiles.profile import Broker, Mode, Setting
 from broker_profiles.settings import Environment, sqlite_file
 
@@ -66,6 +66,7 @@ EMBEDDED = Broker(
     default_results="embedded",
     settings=_embedded,
     guarantees={Mode.DURABLE: _GUARANTEES},
+    redelivery_timeout=LEASE_VARIABLE,
     notes=_NOTES,
 )
 
@@ -75,6 +76,7 @@ SQLITE = Broker(
     default_results="sqlite",
     settings=_sqlite,
     guarantees={Mode.DURABLE: _GUARANTEES},
+    redelivery_timeout=LEASE_VARIABLE,
     notes=_NOTES,
     address="sqlite",
 )

@@ -48,6 +48,7 @@ REDIS = Broker(
     guarantees=_NOTHING_PROMISED,
     modules=("redis",),
     extra="redis",
+    redelivery_timeout="visibility_timeout",
     notes=_NOTES,
     system="redis",
     address="redis",

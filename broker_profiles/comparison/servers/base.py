@@ -144,6 +144,10 @@ class Server(ABC):
         """``redis 8.0.2 (container redis:8)``: for people, without the password."""
         return f"{self.system}{' ' if self.version else ''}{self.version} ({self.origin})"
 
+    def digest(self) -> str:
+        """Return what identifies the very program: an image's digest, or an empty string."""
+        return ""
+
     def __repr__(self) -> str:
         return f"<{self.describe()} at {self.redact(urlsplit(self.url).netloc.rpartition('@')[2])}>"
 

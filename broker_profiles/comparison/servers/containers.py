@@ -41,6 +41,10 @@ class ContainerServer(Server):
         """The container's name, for the engine's own commands."""
         return self._name
 
+    def digest(self) -> str:
+        """Return the image's id, which is the digest of its configuration."""
+        return str(self._testcontainer.get_wrapped_container().image.id)
+
     def launch(self) -> None:
         """Create and start; listed first, so that it goes even if we die in between."""
         guard.add("container", self._name)

@@ -10,10 +10,14 @@ import pkgutil
 import secrets
 import signal
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote, urlsplit
+
+if TYPE_CHECKING:
+    from .base import Server
 
 USER = "broker_profiles"
 NAME = "broker_profiles"  # the database or virtual host
@@ -114,6 +118,10 @@ class System(ABC):
     def command(self, account: Account) -> Sequence[str]:
         """Command of the container; empty: the image's own."""
         return ()
+
+    def fill(self, server: Server) -> Callable[[], None] | None:
+        """Leave a server of ours no room, and return what gives it back; none where no way is known."""
+        return None
 
 
 def names() -> list[str]:

@@ -1,0 +1,187 @@
+"""The ledger: what was sent, started and finished, written down outside the broker.
+
+Every process appends to a file of its own, one line an event and one write a line, so that a process
+that is killed loses nothing it has written and two processes never mix their lines. A process that does
+not share the file system sends its lines over a socket to a `Collector`, which appends them for it.
+
+Times are of the system's monotonic clock, in seconds: processes of one machine share it, containers too.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import socket
+import socketserver
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, get_args
+from urllib.parse import urlsplit
+
+Kind = Literal["sending", "sent", "refused", "start", "finish", "ready", "fault", "note"]
+KINDS: tuple[str, ...] = get_args(Kind)
+
+#: Where a process finds its ledger: a folder, or `tcp://HOST:PORT` of a collector.
+VARIABLE = "COMPARISON_LEDGER"
+
+_SUFFIX = ".jsonl"
+_CONNECT_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One line of the ledger.
+
+    `sending` and then `sent` or `refused` come from a client, `start` and `finish` from a task, `ready`
+    from a worker (its id is the worker's name), `fault` and `note` from the scenario. `process` is a
+    process id, `text` what a reader should know (the error of a refusal, the name of a fault), and
+    `again` whether the broker said that this message had been delivered before.
+    """
+
+    kind: Kind
+    id: str
+    time: float
+    process: int
+    text: str = ""
+    again: bool = False
+
+    def line(self) -> bytes:
+        """Return the event as one line of JSON."""
+        return json.dumps(asdict(self), separators=(",", ":")).encode() + b"\n"
+
+
+def parse(line: bytes) -> Event | None:
+    """Return the event of a line, none for a line that was cut off when its writer was killed."""
+    try:
+        fields = json.loads(line)
+        return Event(**fields) if fields["kind"] in KINDS else None
+    except (ValueError, TypeError, KeyError):
+        return None
+
+
+class Recorder:
+    """One process's way to the ledger; survives a fork, where the child gets a file of its own.
+
+    Raises `OSError` where the folder or the collector cannot be reached: a run without its ledger would
+    prove nothing.
+    """
+
+    def __init__(self, target: str) -> None:
+        self._target = target
+        self._lock = threading.Lock()
+        self._process = 0
+        self._file = -1
+        self._socket: socket.socket | None = None
+
+    def record(self, kind: Kind, id_: str, text: str = "", again: bool = False) -> Event:
+        """Write one event down, now, and return it."""
+        event = Event(kind, id_, time.monotonic(), os.getpid(), text, again)
+        line = event.line()
+        with self._lock:
+            if self._process != event.process:
+                self._open(event.process)
+            if self._socket is not None:
+                self._socket.sendall(line)
+            else:
+                os.write(self._file, line)
+        return event
+
+    def _open(self, process: int) -> None:
+        self._process = process
+        if self._target.startswith("tcp://"):
+            where = urlsplit(self._target)
+            address = (where.hostname or "127.0.0.1", where.port or 0)
+            self._socket = socket.create_connection(address, _CONNECT_SECONDS)
+            return
+        path = Path(self._target) / f"{process}-{secrets.token_hex(4)}{_SUFFIX}"
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+
+
+class Ledger:
+    """The reader's side: all events of a folder, in the order of their times. One thread reads."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self._read: dict[Path, int] = {}
+        self._events: list[Event] = []
+        self._recorder = Recorder(str(folder))
+
+    def events(self) -> list[Event]:
+        """Return every event so far."""
+        new = [event for path in self._files() for event in self._news(path)]
+        if new:
+            self._events = sorted([*self._events, *new], key=lambda event: event.time)
+        return self._events
+
+    def of(self, *kinds: Kind) -> list[Event]:
+        """Return the events of these kinds, in order."""
+        return [event for event in self.events() if event.kind in kinds]
+
+    def ids(self, *kinds: Kind) -> set[str]:
+        """Return the ids that have an event of one of these kinds."""
+        return {event.id for event in self.of(*kinds)}
+
+    def note(self, text: str, *, fault: bool = False) -> Event:
+        """Write down what the scenario does, so that the timeline shows it."""
+        return self._recorder.record("fault" if fault else "note", "", text)
+
+    def _files(self) -> Iterable[Path]:
+        return self.folder.glob(f"*{_SUFFIX}")
+
+    def _news(self, path: Path) -> Iterator[Event]:
+        offset = self._read.get(path, 0)
+        with path.open("rb") as file:
+            file.seek(offset)
+            data = file.read()
+        complete = data[: data.rfind(b"\n") + 1]
+        self._read[path] = offset + len(complete)
+        yield from filter(None, map(parse, complete.splitlines()))
+
+
+class Collector:
+    """Takes lines over a socket and appends them to files of a ledger's folder.
+
+    `with Collector(folder, "0.0.0.0") as collector:` and give `collector.url(host)` to the processes.
+    """
+
+    def __init__(self, folder: Path, host: str = "127.0.0.1") -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+
+        class Connection(socketserver.StreamRequestHandler):
+            def handle(self) -> None:
+                path = folder / f"remote-{secrets.token_hex(6)}{_SUFFIX}"
+                with path.open("ab", buffering=0) as file:
+                    for line in self.rfile:
+                        file.write(line)
+
+        class Server(socketserver.ThreadingTCPServer):
+            daemon_threads = True
+            allow_reuse_address = True
+
+        self._server = Server((host, 0), Connection)
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+
+    def url(self, host: str = "127.0.0.1") -> str:
+        """Return the value of `COMPARISON_LEDGER` for processes that reach us at `host`."""
+        return f"tcp://{host}:{self._server.server_address[1]}"
+
+    def __enter__(self) -> Collector:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+def recorder(environ: Mapping[str, str] = os.environ) -> Recorder:
+    """Return the recorder of this process. Raises `KeyError` where the environment names no ledger."""
+    return Recorder(environ[VARIABLE])

@@ -1,0 +1,218 @@
+"""Runs cases on columns: columns side by side, the cases of one after the other on its own servers."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from broker_profiles.comparison.account import Account, account
+from broker_profiles.comparison.column import Column, Host
+from broker_profiles.comparison.ledger import Event
+from broker_profiles.comparison.scenario import Case, NotApplicable, Outcome, PromiseBroken, TooLate
+from broker_profiles.comparison.servers import FaultRefused, ServerUnavailable
+from broker_profiles.comparison.stage import Stage
+from broker_profiles.errors import redact
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """What came of one case on one column.
+
+    `seconds` is how long it took; `late`, whether it was right but not in time; `alone`, whether it is
+    the repetition, with nothing beside it, of one that was late; `logs` the last words of every process of
+    a case that did not end well.
+    """
+
+    column: str
+    case: Case
+    outcome: Outcome
+    detail: str
+    seconds: float
+    facts: Mapping[str, Any]
+    account: Account
+    events: Sequence[Event]
+    alone: bool = False
+    logs: Mapping[str, str] = field(default_factory=dict)
+    late: bool = False
+
+
+class Cancelled(Exception):
+    """The run was told to end."""
+
+
+def attempt(
+    host: Host,
+    case: Case,
+    folder: Path,
+    *,
+    alone: bool = False,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> Attempt:
+    """Try a case on a column's servers. Raises `Cancelled`; everything else is in the attempt."""
+    began = time.monotonic()
+    outcome, detail, late = Outcome.KEPT, "", False
+    stage: Stage | None = None
+    try:
+        host.heal()
+        stage = Stage(host, folder, cancelled)
+        with stage:
+            case.run(stage)
+    except PromiseBroken as error:
+        outcome, detail, late = Outcome.BROKEN, str(error), isinstance(error, TooLate)
+    except (NotApplicable, FaultRefused) as error:
+        outcome, detail = Outcome.NOT_APPLICABLE, str(error)
+    except KeyboardInterrupt:
+        raise Cancelled from None
+    except Exception as error:
+        outcome, detail = Outcome.ERROR, _where(error)
+    events = list(stage.ledger.events()) if stage is not None else []
+    bad = outcome in (Outcome.BROKEN, Outcome.ERROR)
+    return Attempt(
+        column=host.column.name,
+        case=case,
+        outcome=outcome,
+        detail=redact(detail),
+        seconds=time.monotonic() - began,
+        facts=stage.facts if stage else {},
+        account=account(events),
+        events=events,
+        alone=alone,
+        logs=_logs(folder) if bad else {},
+        late=late,
+    )
+
+
+def _where(error: Exception) -> str:
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} ({Path(last.filename).name}:{last.lineno})"
+
+
+def _logs(folder: Path) -> dict[str, str]:
+    return {
+        path.stem: redact(path.read_text(errors="replace")[-3000:]) for path in sorted(folder.glob("*.log"))
+    }
+
+
+class Run:
+    """A whole run: every case on every column, as many columns at once as `jobs`.
+
+    `done` is called for each attempt, from several threads but one at a time, and `began` when a case
+    begins. After `stop()` no case begins and those that run end soon.
+    """
+
+    def __init__(
+        self,
+        columns: Sequence[Column],
+        cases: Sequence[Case],
+        *,
+        jobs: int,
+        environ: Mapping[str, str],
+        began: Callable[[Column, Case], None] = lambda column, case: None,
+        done: Callable[[Attempt], None] = lambda attempt: None,
+    ) -> None:
+        self.columns = columns
+        self.cases = cases
+        self.attempts: list[Attempt] = []
+        #: Column -> what its servers say they are; or why they could not be had.
+        self.servers: dict[str, list[dict[str, str]]] = {}
+        self.unavailable: dict[str, str] = {}
+        self._jobs = jobs
+        self._environ = environ
+        self._began = began
+        self._done = done
+        self._stopping = threading.Event()
+        self._lock = threading.Lock()
+
+    def stop(self) -> None:
+        """End soon, with what there is."""
+        self._stopping.set()
+
+    def __call__(self) -> list[Attempt]:
+        """Run, and return the attempt that counts of each cell; what was late is tried again alone."""
+        with _folder() as folder, ThreadPoolExecutor(self._jobs) as lanes:
+            waiting: set[Future[None]] = {
+                lanes.submit(self._lane, column, folder / f"c{number}")
+                for number, column in enumerate(self.columns)
+            }
+            self._wait(waiting)
+            self._again(folder / "alone")
+        return self.attempts
+
+    def _wait(self, waiting: set[Future[None]]) -> None:
+        # In slices, so that Ctrl-C in the main thread is heard at once.
+        while waiting:
+            try:
+                finished, waiting = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
+            except KeyboardInterrupt:
+                self.stop()
+                continue
+            for future in finished:
+                future.result()
+
+    def _lane(self, column: Column, folder: Path) -> None:
+        try:
+            self._cases_of(column, folder, self.cases)
+        except ServerUnavailable as error:
+            self.unavailable[column.name] = redact(error)
+        except Cancelled:
+            return
+
+    def _cases_of(self, column: Column, folder: Path, cases: Sequence[Case], alone: bool = False) -> None:
+        host = Host(column, self._environ)
+        try:
+            for number, case in enumerate(cases):
+                if self._stopping.is_set():
+                    raise Cancelled
+                if not host.started:
+                    host.start()
+                    self.servers[column.name] = host.describe()
+                self._began(column, case)
+                found = attempt(
+                    host, case, folder / str(number), alone=alone, cancelled=self._stopping.is_set
+                )
+                self._note(found)
+                if case.fresh and host.owned:
+                    host.close()
+        finally:
+            host.close()
+
+    def _note(self, found: Attempt) -> None:
+        with self._lock:
+            self.attempts.append(found)
+            self._done(found)
+
+    def _again(self, folder: Path) -> None:
+        """Try again, with nothing beside it, what was right but late while others ran."""
+        for number, column in enumerate(self.columns):
+            late = [found for found in self.attempts if found.late and found.column == column.name]
+            if late and self._jobs > 1 and len(self.columns) > 1:
+                self._lane_alone(column, folder / str(number), late)
+
+    def _lane_alone(self, column: Column, folder: Path, late: Sequence[Attempt]) -> None:
+        before = len(self.attempts)
+        try:
+            self._cases_of(column, folder, [found.case for found in late], alone=True)
+        except Cancelled:
+            return
+        second = {found.case.id: found for found in self.attempts[before:]}
+        for first in late:
+            if first.case.id in second:
+                self.attempts.remove(first)
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="broker-profiles-compare-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,1 @@
+"""One file a promise of the contract; see `comparison.scenario`."""

@@ -1,0 +1,78 @@
+"""DEL-1: a task whose worker is killed runs again within 30 s."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+from broker_profiles.comparison.account import lateness
+from broker_profiles.comparison.scenario import case
+from broker_profiles.comparison.stage import Stage
+
+GUARANTEE = "DEL-1"
+
+#: The bound of the promise, in seconds from the kill to the start of the second run.
+BOUND = 30.0
+
+#: How long the interrupted task takes, in seconds: longer than it takes to find and kill its process.
+_LONG = 6.0
+
+
+@case("the whole worker is killed in the middle of a task", quick=True)
+def worker_killed(stage: Stage) -> None:
+    """Kill the main process and its pool while a task runs and others wait behind it."""
+    doomed = stage.workers.start(concurrency=1)
+    (running,) = stage.client.sent("note", 1, _LONG)
+    waiting = stage.client.sent("note", 5)
+    stage.wait_for([running], 20, kind="start")
+    other = stage.workers.start()
+    stage.fault("worker SIGKILL")
+    doomed.kill()
+    _runs_again(stage, running, waiting)
+    stage.require(other.alive, "the other worker ended too")
+
+
+@case("a process of the pool is killed in the middle of a task", quick=True)
+def child_killed(stage: Stage) -> None:
+    """Kill the process that runs the task; the worker's main process lives on."""
+    worker = stage.workers.start(concurrency=2)
+    (running,) = stage.client.sent("note", 1, _LONG)
+    waiting = stage.client.sent("note", 5)
+    stage.wait_for([running], 20, kind="start")
+    (start,) = [event for event in stage.ledger.of("start") if event.id == running]
+    stage.fault("child SIGKILL")
+    os.kill(start.process, signal.SIGKILL)
+    _runs_again(stage, running, waiting)
+    stage.require(worker.alive, "the worker ended with its child")
+
+
+@case("the main process alone is killed, and its pool is left without it")
+def main_killed(stage: Stage) -> None:
+    """Kill the main process: its children must not finish what now runs elsewhere, nor keep it."""
+    doomed = stage.workers.start(concurrency=1)
+    (running,) = stage.client.sent("note", 1, _LONG)
+    waiting = stage.client.sent("note", 5)
+    stage.wait_for([running], 20, kind="start")
+    stage.workers.start()
+    stage.fault("main process SIGKILL")
+    doomed.kill_main()
+    # An orphan may come to its own end, for at least once is what is promised.
+    stage.wait_for(waiting, BOUND + _LONG)
+    _again_in_time(stage, running)
+
+
+def _runs_again(stage: Stage, running: str, waiting: list[str]) -> None:
+    _again_in_time(stage, running)
+    stage.wait_for([running, *waiting], BOUND)
+    stage.require_clean()
+
+
+def _again_in_time(stage: Stage, running: str) -> None:
+    (killed,) = stage.ledger.of("fault")
+
+    def again() -> float | None:
+        after = [event for event in stage.ledger.of("start") if event.time > killed.time]
+        return lateness(after, {running: killed.time}).get(running)
+
+    stage.wait_for_value(again, BOUND + _LONG, "the interrupted task did not run again")
+    stage.in_time("seconds from the kill to the second run", again() or 0.0, BOUND)

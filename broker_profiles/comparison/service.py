@@ -1,0 +1,206 @@
+"""A server as a scenario sees it: what can be done to it, each fault written into the ledger.
+
+What was not started here is not harmed: `FaultRefused` says so, and the case counts as not applicable.
+Faults of the network need no rights on the server, for they happen in a link of ours before it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sqlite3
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Protocol
+
+from broker_profiles.comparison.link import Link
+from broker_profiles.comparison.scenario import NotApplicable
+from broker_profiles.comparison.servers import Server
+
+
+class Surroundings(Protocol):
+    """What a service needs of its stage."""
+
+    @property
+    def processes(self) -> Iterable[int]:
+        """The processes of clients and workers."""
+
+    def fault(self, text: str) -> None:
+        """Write a fault down."""
+
+
+class Service(ABC):
+    """The faults that every broker knows; one that this one cannot have raises `NotApplicable`."""
+
+    def __init__(self, stage: Surroundings) -> None:
+        self._stage = stage
+
+    @abstractmethod
+    def kill(self) -> None:
+        """SIGKILL, to all its processes; returns when they are gone."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """An orderly stop."""
+
+    @abstractmethod
+    def start(self) -> None:
+        """Start it again with the same data; returns when it answers."""
+
+    @abstractmethod
+    def freeze(self) -> None:
+        """Leave it there without an answer to anything."""
+
+    @abstractmethod
+    def thaw(self) -> None:
+        """End `freeze`."""
+
+    @abstractmethod
+    def fill(self) -> None:
+        """Leave it no room: memory or disk."""
+
+    @abstractmethod
+    def heal(self) -> None:
+        """End every fault; returns when it answers."""
+
+    @property
+    @abstractmethod
+    def link(self) -> Link:
+        """The network before it. Raises `NotApplicable` where there is none."""
+
+    def cut(self) -> None:
+        """Refuse and reset connections, as if nothing listened."""
+        link = self.link
+        self._stage.fault("network cut")
+        link.cut()
+
+    def stall(self) -> None:
+        """Let nothing pass, and tell nobody: a partition."""
+        link = self.link
+        self._stage.fault("network partition")
+        link.stall()
+
+    def half_open(self) -> None:
+        """Let nothing more pass over the connections there are, and tell nobody."""
+        link = self.link
+        self._stage.fault("connections half open")
+        link.half_open()
+
+    def slow_down(self, *, delay: float = 0.0, bytes_per_second: float = 0.0, loss: float = 0.0) -> None:
+        """A slow, narrow or lossy network; see `Link.slow_down`."""
+        link = self.link
+        self._stage.fault(f"network slow: {delay:g} s, {bytes_per_second:g} bytes/s, {loss:.0%} lost")
+        link.slow_down(delay=delay, bytes_per_second=bytes_per_second, loss=loss)
+
+
+class NetworkService(Service):
+    """A server behind a link."""
+
+    def __init__(self, server: Server, link: Link, stage: Surroundings) -> None:
+        super().__init__(stage)
+        self._server = server
+        self._link = link
+        self._full: Callable[[], None] | None = None
+
+    @property
+    def link(self) -> Link:
+        """The link before it."""
+        return self._link
+
+    def kill(self) -> None:
+        """SIGKILL; its port is closed."""
+        self._stage.fault("broker SIGKILL")
+        self._server.kill()
+        self._link.cut()
+
+    def stop(self) -> None:
+        """An orderly stop; its port is closed."""
+        self._stage.fault("broker stopped")
+        self._server.stop()
+        self._link.cut()
+
+    def start(self) -> None:
+        """Start it again; returns when it answers."""
+        self._server.start()
+        self._link.heal()
+        self._stage.fault("broker back")
+
+    def freeze(self) -> None:
+        """SIGSTOP or the engine's pause."""
+        self._stage.fault("broker frozen")
+        self._server.pause()
+
+    def thaw(self) -> None:
+        """End the pause."""
+        self._server.resume()
+        self._stage.fault("broker thawed")
+
+    def fill(self) -> None:
+        """As the server's own system knows how: an alarm, a memory limit."""
+        if not self._server.owned:
+            self._server.pause()  # raises FaultRefused, with its reason
+        empty = self._server.description.fill(self._server)
+        if empty is None:
+            raise NotApplicable(f"no way is known to fill {self._server.system} here")
+        self._full = empty
+        self._stage.fault("broker full")
+
+    def heal(self) -> None:
+        """Whatever was done to it, running and answering again."""
+        self._link.heal()
+        self._server.heal()
+        empty, self._full = self._full, None
+        if empty is not None:
+            empty()
+
+
+class FileService(Service):
+    """A broker that is a file: it lives and dies in the processes that use it."""
+
+    def __init__(self, path: Path, stage: Surroundings) -> None:
+        super().__init__(stage)
+        self._path = path
+        self._lock: sqlite3.Connection | None = None
+
+    @property
+    def link(self) -> Link:
+        """There is none."""
+        raise NotApplicable("a file has no network before it")
+
+    def kill(self) -> None:
+        """SIGKILL, to every worker and client: whatever they were writing is cut off."""
+        self._stage.fault("every process SIGKILL")
+        for pid in list(self._stage.processes):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)
+
+    def stop(self) -> None:
+        """A file does not stop."""
+        raise NotApplicable("a file cannot be stopped")
+
+    def start(self) -> None:
+        """Nothing: it is there as soon as somebody opens it."""
+
+    def freeze(self) -> None:
+        """Hold the lock of the file."""
+        self._stage.fault("file locked")
+        self._lock = sqlite3.connect(self._path, timeout=10, isolation_level=None, check_same_thread=False)
+        self._lock.execute("BEGIN EXCLUSIVE")
+
+    def thaw(self) -> None:
+        """Give the lock up."""
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            lock.rollback()
+            lock.close()
+            self._stage.fault("file unlocked")
+
+    def fill(self) -> None:
+        """There is no way to fill the disk below one file only."""
+        raise NotApplicable("a full disk below one file needs a disk of its own")
+
+    def heal(self) -> None:
+        """Give the lock up."""
+        self.thaw()

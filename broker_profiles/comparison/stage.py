@@ -1,0 +1,194 @@
+"""What a case gets: a profile, a ledger, workers, clients and the server, all its own for its length."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import secrets
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+from broker_profiles.comparison.account import Account, account
+from broker_profiles.comparison.client import Client
+from broker_profiles.comparison.column import Host, file_variables
+from broker_profiles.comparison.ledger import VARIABLE, Ledger
+from broker_profiles.comparison.scenario import NotApplicable, PromiseBroken, TooLate
+from broker_profiles.comparison.service import FileService, NetworkService, Service
+from broker_profiles.comparison.variables import PREFIX_VARIABLE, SETTINGS_VARIABLE
+from broker_profiles.comparison.workers import Workers
+from broker_profiles.profile import Profile
+
+T = TypeVar("T")
+
+_POLL_SECONDS = 0.05
+
+
+class Stage:
+    """The surroundings of one case; a context manager that ends and heals everything it gave.
+
+    `cancelled` is asked while the case waits; where it is true the case ends with `KeyboardInterrupt`.
+    """
+
+    def __init__(self, host: Host, folder: Path, cancelled: Callable[[], bool] = lambda: False) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.profile: Profile = host.column.profile
+        self.folder = folder
+        self.facts: dict[str, Any] = {}
+        self.ledger = Ledger(folder / "ledger")
+        self.prefix = f"bp-{secrets.token_hex(4)}"
+        self._host = host
+        self._cancelled = cancelled
+        self._clients: list[Client] = []
+        self.environ: dict[str, str] = {
+            **file_variables(folder),
+            **host.variables(),
+            VARIABLE: str(self.ledger.folder),
+            PREFIX_VARIABLE: self.prefix,
+        }
+        self.workers = Workers(self.environ, folder, self.ledger, self.wait)
+        self.client = self.another_client()
+        #: The broker's server, and the result store's: what can be done to them.
+        self.server: Service = self._service(host.broker, host.broker_link)
+        self.results: Service = self._service(host.results, host.results_link)
+
+    # What a case says
+
+    def require(self, truth: object, otherwise: str) -> None:
+        """Raise `PromiseBroken` with a sentence unless something is true."""
+        if not truth:
+            raise PromiseBroken(otherwise)
+
+    def in_time(self, name: str, seconds: float, bound: float) -> None:
+        """Note a measured time and raise `TooLate` where it is above its bound, both in seconds."""
+        self.facts[name] = round(seconds, 3)
+        if seconds > bound:
+            raise TooLate(f"{name}: {seconds:.1f} s, and {bound:g} s are promised")
+
+    def wait(self, condition: Callable[[], T], seconds: float, what: str) -> T:
+        """Return the first true value of a condition. Raises `TooLate` where there is none in time."""
+        deadline = time.monotonic() + seconds
+        while True:
+            value = condition()
+            if value:
+                return value
+            self.pause(0)
+            if time.monotonic() > deadline:
+                raise TooLate(f"not within {seconds:g} s: {what}")
+            time.sleep(_POLL_SECONDS)
+
+    def pause(self, seconds: float) -> None:
+        """Let time pass: for what must not happen in it, or for a load to go on; never for readiness."""
+        deadline = time.monotonic() + seconds
+        while True:
+            if self._cancelled():
+                raise KeyboardInterrupt
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return
+            time.sleep(min(left, 0.2))
+
+    def account(self) -> Account:
+        """Return what has become of every task so far."""
+        return account(self.ledger.events())
+
+    def wait_for(self, ids: Any, seconds: float, *, kind: Any = "finish", what: str = "") -> None:
+        """Return once each of these ids has an event of a kind. Raises `PromiseBroken` for those without.
+
+        In time or not at all: what is still missing after `seconds` counts as lost.
+        """
+        wanted = set(ids)
+        with contextlib.suppress(TooLate):
+            self.wait(lambda: wanted <= self.ledger.ids(kind), seconds, what)
+            return
+        missing = wanted - self.ledger.ids(kind)
+        if missing:
+            text = what or f"have no {kind} in the ledger"
+            shown = ", ".join(sorted(missing)[:3])
+            raise PromiseBroken(
+                f"{len(missing):,} of {len(wanted):,} tasks {text} after {seconds:g} s: {shown}"
+            )
+
+    def wait_for_value(self, condition: Callable[[], T], seconds: float, otherwise: str) -> T:
+        """Return the first true value of a condition. Raises `PromiseBroken` with a sentence for none."""
+        try:
+            return self.wait(condition, seconds, otherwise)
+        except TooLate:
+            raise PromiseBroken(f"{otherwise} within {seconds:g} s") from None
+
+    def require_clean(self) -> None:
+        """Raise `PromiseBroken` where a task was lost, ran again after it had finished, or was made up."""
+        verdict = self.account()
+        if not verdict.clean:
+            raise PromiseBroken(verdict.summary())
+
+    def not_applicable(self, why: str) -> None:
+        """End the case: it cannot be tried here. Raises `NotApplicable`."""
+        raise NotApplicable(why)
+
+    def fault(self, text: str) -> None:
+        """Write a fault down, for the timeline."""
+        self.ledger.note(text, fault=True)
+
+    # What a case uses
+
+    def another_client(self, environ: Mapping[str, str] | None = None) -> Client:
+        """Return a client in a process of its own, started at its first call."""
+        number = len(self._clients) + 1
+        client = Client({**self.environ, **(environ or {})}, self.folder / f"client-{number}.log")
+        self._clients.append(client)
+        return client
+
+    def configure(self, **environ: str) -> None:
+        """Change the environment of every worker and client that has not started yet."""
+        self.environ.update(environ)
+        for client in self._clients:
+            client.environ.update(environ)
+
+    def shorten_timeouts(self, seconds: float) -> None:
+        """Make whatever the broker gives a message away after as short as this, to try it in seconds.
+
+        Raises `NotApplicable` where this broker has no such time.
+        """
+        option = self.profile.broker.redelivery_timeout
+        if not option:
+            self.not_applicable("a message is not given away by time here")
+        if option.startswith("BROKER_PROFILE_"):
+            self.configure(**{option: f"{seconds:g}"})
+        else:
+            self.set(broker_transport_options={option: seconds})
+        self.facts["timeout shortened to"] = seconds
+
+    def set(self, **settings: Any) -> None:
+        """Change Celery settings of every worker and client that has not started yet."""
+        given = json.loads(self.environ.get(SETTINGS_VARIABLE, "{}"))
+        self.configure(**{SETTINGS_VARIABLE: json.dumps({**given, **settings})})
+
+    @property
+    def processes(self) -> Iterator[int]:
+        """The processes that use the broker, without the server's own."""
+        yield from (worker.pid for worker in self.workers if worker.alive)
+        yield from (client.pid for client in self._clients if client.running)
+
+    def _service(self, server: Any, link: Any) -> Service:
+        if server is None:
+            return FileService(Path(self.environ["BROKER_PROFILE_EMBEDDED_PATH"]), self)
+        return NetworkService(server, link, self)
+
+    def __enter__(self) -> Stage:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        with contextlib.ExitStack() as ending:
+            ending.callback(self._clean)
+            for client in self._clients:
+                ending.callback(client.kill)
+            ending.callback(self.workers.close)
+            ending.callback(self.server.heal)
+
+    def _clean(self) -> None:
+        self._host.heal()
