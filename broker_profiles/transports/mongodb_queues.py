@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -183,12 +184,11 @@ class MongoDBQueues(Store):
 def upserted(collection: Collection[Document], query: Document, update: Any) -> Document:
     """Change the document, or make it; return it as it is then."""
     after = ReturnDocument.AFTER
-    try:
+    found = None
+    with contextlib.suppress(DuplicateKeyError):
         found = collection.find_one_and_update(query, update, upsert=True, return_document=after)
-    except DuplicateKeyError:
-        # Another made it at the same moment.
-        found = collection.find_one_and_update(query, update, upsert=True, return_document=after)
-    return found or {}
+    # Where another made it at the same moment it is there now; not every server says so by that error.
+    return found or collection.find_one_and_update(query, update, upsert=True, return_document=after) or {}
 
 
 def some_ids(messages: Collection[Document], query: Document) -> list[str]:

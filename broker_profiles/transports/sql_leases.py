@@ -45,9 +45,20 @@ class SQLLeases(SQLQueues):
         return f"{self.now} + {self._lease}"
 
     def _begin_anew(self, cursor: Any, consumer: str) -> None:
-        _end(cursor, consumer, counted=True)
-        values = f"VALUES (%s, {self._until}) {self.or_nothing('name')}"
-        cursor.execute(f"INSERT INTO {CONSUMERS} (name, until) {values}", (consumer,))
+        """Begin a lease and give back what an ended one held; inside a transaction.
+
+        The row is locked first, so that a reservation that begins the same lease comes before this or after
+        it: what was reserved under a lease that holds is not given back.
+        """
+        begin = f"INSERT INTO {CONSUMERS} (name, until) VALUES (%s, 0) {self.or_nothing('name')}"
+        look = f"SELECT until > {self.now} FROM {CONSUMERS} WHERE name = %s FOR UPDATE"
+        found: list[Any] = []
+        while not found:  # an old row may be removed between the two
+            cursor.execute(begin, (consumer,))
+            found = rows(cursor, look, (consumer,))
+        if not found[0][0]:
+            cursor.execute(f"{put_back(counted=True)} WHERE consumer = %s", (consumer,))
+        cursor.execute(f"UPDATE {CONSUMERS} SET until = {self._until} WHERE name = %s", (consumer,))
 
     def _end_leases(self, but: str) -> None:
         ended = f"until <= {self.now} AND name <> %s"

@@ -194,6 +194,25 @@ class StoreContract:
         store.acknowledge(receipts(taken))
         assert store.sizes("q") == Sizes()
 
+    def test_a_first_renewal_leaves_what_is_reserved_beside_it(self, store: Store, other: Store) -> None:
+        for number in range(20):
+            consumer, gate = f"c{number}", threading.Barrier(2)
+
+            def renew(consumer: str = consumer, gate: threading.Barrier = gate) -> None:
+                gate.wait(10)
+                other.renew(consumer, ["q"])
+
+            self.send(store, b"1", b"2")
+            keeper = threading.Thread(target=renew)
+            keeper.start()
+            gate.wait(10)
+            taken = store.reserve(consumer, ["q"], 2)
+            keeper.join(20)
+            assert store.sizes("q") == Sizes(leased=2)
+            store.acknowledge(receipts(taken))
+            store.forget(consumer)
+        assert store.sizes("q") == Sizes()
+
     def test_forgetting_a_consumer_gives_back_at_once(self, store: Store, other: Store) -> None:
         store.renew("c", ["q"])
         self.send(store, b"1")

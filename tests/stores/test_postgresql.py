@@ -221,8 +221,8 @@ class SQLStoreContract(StoreContract):
         for _ in range(10):
             store.publish(later)
         assert store.sizes("q") == Sizes(delayed=100_000)
-        after = min(seconds() for _ in range(3))
-        assert after < 2 * before + 0.1
+        # Not at every try: the machine may be busy with other things, or the disk with what was just sent.
+        eventually(lambda: seconds() < 2 * before + 0.1, 30)
         assert store.purge("q") == 100_000
 
     def test_many_ready_messages_do_not_slow_reserving(self, store: Store) -> None:
