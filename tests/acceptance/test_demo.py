@@ -43,6 +43,14 @@ def _nothing_left(tmp_path: Path) -> Iterator[None]:
     assert not list((tmp_path / "scratch").iterdir())
 
 
+@pytest.fixture(autouse=True)
+def _ctrl_c_is_heard() -> Iterator[None]:
+    """Have what the tests start hear Ctrl-C: a shell has what it runs in the background ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def _workers(folder: Path) -> list[psutil.Process]:
     """Return the processes whose temporary files are below a folder, workers' children among them."""
     found = []

@@ -27,6 +27,8 @@ import atexit, json, os, signal, sys, time
 import psutil
 from broker_profiles.comparison.servers import ServerPool
 
+# Where the tests run in the background of a shell they ignore it, and so would this.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 way, system, end = sys.argv[1:]
 with ServerPool({**os.environ, "BROKER_PROFILES_SERVERS": way}) as pool:
     server = pool.get(system)
