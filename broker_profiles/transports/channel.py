@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -12,7 +13,7 @@ from kombu.message import Message as KombuMessage
 from kombu.transport import virtual
 from kombu.transport.base import to_rabbitmq_queue_arguments
 
-from broker_profiles.errors import Unroutable
+from broker_profiles.errors import BrokerProfilesError, Unroutable
 from broker_profiles.transports import envelope, routing, validity
 from broker_profiles.transports.readahead import ReadAhead
 from broker_profiles.transports.store import REJECTED, UNREADABLE, Delivery, Outgoing, Receipt, Sizes
@@ -29,6 +30,9 @@ _BATCH = 100
 _AUTO_DELETE_AFTER = 300.0
 
 _PERSISTENT = 2
+
+#: The most characters of an error that are kept with a dead letter: it may quote the whole message.
+_LONGEST_DETAIL = 500
 
 
 class Consumer(NamedTuple):
@@ -195,6 +199,8 @@ class Channel(virtual.Channel):  # type: ignore[misc]
         taken = self.ahead.take(room)
         room -= len(taken)
         if room:
+            # What is too old to be taken comes back with this reservation, before what was sent after it.
+            self.give_back(self.ahead.take_stale())
             extra = self.ahead.extra if self.prefetch_count else 0
             reserved = self.connection.reserve(self.queues, room + extra)
             self.dry = len(reserved) < room
@@ -239,7 +245,7 @@ class Channel(virtual.Channel):  # type: ignore[misc]
                 raise
             # Celery could not even read what the message says of its task.
             logger.exception("A message cannot be read and is set aside")
-            self.connection.set_aside(receipt, UNREADABLE, f"{type(error).__name__}: {error}")
+            self.connection.set_aside(receipt, UNREADABLE, _text_of(error))
 
     def _message(self, delivery: Delivery, *, no_ack: bool) -> KombuMessage | None:
         try:
@@ -278,7 +284,7 @@ class Channel(virtual.Channel):  # type: ignore[misc]
 
     def note_unreadable(self, delivery_tag: int, error: Exception) -> None:
         """Remember why a message could not be decoded."""
-        self._unreadable[delivery_tag] = f"{type(error).__name__}: {error}"
+        self._unreadable[delivery_tag] = _text_of(error)
 
     def basic_ack(self, delivery_tag: int, multiple: bool = False) -> None:
         """Acknowledge a message, soon; from any thread."""
@@ -299,17 +305,25 @@ class Channel(virtual.Channel):  # type: ignore[misc]
         if requeue:
             self.connection.release([receipt], counted=True)
             return
-        detail = self._unreadable.pop(delivery_tag, "")
-        self.connection.set_aside(receipt, UNREADABLE if detail else REJECTED, detail)
+        unreadable = self._unreadable.pop(delivery_tag, "")
+        if unreadable:
+            self.connection.set_aside(receipt, UNREADABLE, unreadable)
+            return
+        # Celery rejects a message it has no task for, or cannot use, while it handles the error that says so.
+        error = sys.exception()
+        self.connection.set_aside(receipt, REJECTED, _text_of(error) if error else "")
 
     def basic_recover(self, requeue: bool = False) -> None:
         """Put back everything that this channel holds."""
+        self._put_back(counted=False)
+
+    def _put_back(self, *, counted: bool) -> None:
         # A pool thread may acknowledge one of them meanwhile.
         popped = [self._held.pop(tag, None) for tag in list(self._held)]
         receipts = [receipt for receipt in popped if receipt is not None]
-        receipts += [delivery.receipt for delivery in self.ahead.take_stale(everything=True)]
         if receipts:
-            self.connection.release(receipts, counted=False)
+            self.connection.release(receipts, counted=counted)
+        self.give_back(self.ahead.take_stale(everything=True))
 
     def close(self) -> None:
         """Put back what is held and stop consuming; does nothing in a forked child."""
@@ -323,7 +337,7 @@ class Channel(virtual.Channel):  # type: ignore[misc]
             try:
                 if transport.of_this_process:
                     transport.flush()
-                    self.basic_recover(requeue=True)
+                    self._put_back(counted=self._is_ending_of_an_error())
             finally:
                 # What could not be given back comes back when the lease ends; a late acknowledgement
                 # of it has to find nothing here.
@@ -332,6 +346,21 @@ class Channel(virtual.Channel):  # type: ignore[misc]
                 transport.close_channel(self)
         self.exchange_types = None
 
+    def _is_ending_of_an_error(self) -> bool:
+        """Return whether the worker ends of something that one of its messages may have done to it.
+
+        Celery closes its connections while it handles what it ends of, such as the `MemoryError` of a task:
+        uncounted, that message would end one worker after the other. A shutdown is none of its doing, nor
+        is an error of the store or the network.
+        """
+        error = sys.exception()
+        ours = (*self.connection.connection_errors, *self.connection.channel_errors, BrokerProfilesError)
+        return isinstance(error, Exception) and not isinstance(error, ours)
+
 
 def _seconds(milliseconds: float | None) -> float | None:
     return None if milliseconds is None else milliseconds / 1000
+
+
+def _text_of(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"[:_LONGEST_DETAIL]

@@ -298,15 +298,17 @@ class Transport(virtual.Transport):  # type: ignore[misc]
 
         Gives back, too, what was reserved ahead and not used in time.
         """
-        for channel in list(self.channels):
-            self._unreleased[False] += [delivery.receipt for delivery in channel.ahead.take_stale()]
-        for counted, waiting in self._unreleased.items():
-            if waiting:
-                receipts = list(waiting)
-                store.release(receipts, counted=counted)
-                # Only now: what could not be given back is tried again in the next round.
-                del waiting[: len(receipts)]
-                self.wake()
+        # The loop must not reserve between the two halves of this: later messages would come before these.
+        with self._using_store:
+            for channel in list(self.channels):
+                self._unreleased[False] += [delivery.receipt for delivery in channel.ahead.take_stale()]
+            for counted, waiting in self._unreleased.items():
+                if waiting:
+                    receipts = list(waiting)
+                    store.release(receipts, counted=counted)
+                    # Only now: what could not be given back is tried again in the next round.
+                    del waiting[: len(receipts)]
+                    self.wake()
         if self._settled and time.monotonic() - self._settled_since >= seconds:
             self._acknowledge(store)
 
