@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-quick test-all lint format clean bench-embedded
+.PHONY: help demo test test-quick test-all lint format clean bench-embedded compare compare-quick
 
 help: ## Show this
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -38,6 +38,12 @@ lint: $(READY) ## Check format, style and types
 format: $(READY) ## Format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+compare: $(READY) ## Prove or disprove every promise on every broker, and measure; the report is in comparison/
+	$(BIN)/broker-profiles compare --load full
+
+compare-quick: $(READY) ## The main cases on the main profiles
+	$(BIN)/broker-profiles compare --quick
 
 bench-embedded: $(READY) ## Measure the embedded profile: tasks a second in and out, idle cost
 	$(BIN)/python -m benchmarks.embedded

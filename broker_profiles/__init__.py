@@ -7,15 +7,25 @@
 from broker_profiles.configuration import celery_app, configure, load
 from broker_profiles.errors import BrokerProfilesError, ConfigurationError
 from broker_profiles.profile import Guarantees, Mode, Profile, Setting
+from broker_profiles.runtime.dead_letters import (
+    DeadLetter,
+    discard_dead_letters,
+    list_dead_letters,
+    replay_dead_letters,
+)
 
 __all__ = [
     "BrokerProfilesError",
     "ConfigurationError",
+    "DeadLetter",
     "Guarantees",
     "Mode",
     "Profile",
     "Setting",
     "celery_app",
     "configure",
+    "discard_dead_letters",
+    "list_dead_letters",
     "load",
+    "replay_dead_letters",
 ]

@@ -15,10 +15,11 @@ import click
 from celery import Celery
 from kombu.transport import TRANSPORT_ALIASES
 
-from broker_profiles.errors import BrokerProfilesError, ConflictingSetting
+from broker_profiles.errors import BrokerProfilesError, ConfigurationError, ConflictingSetting
 from broker_profiles.profile import Mode, Profile, Setting
 from broker_profiles.registry import require_drivers, resolve
 from broker_profiles.settings import PROFILE_VARIABLE, Environment
+from broker_profiles.spelling import refuse_misspelt
 
 App = TypeVar("App", bound=Celery)
 
@@ -27,6 +28,8 @@ DEBUG_VARIABLE = "BROKER_PROFILES_DEBUG"
 
 #: What an application gets that has no task class of its own.
 _TASK_CLASS = "broker_profiles.runtime.task:Task"
+
+_ADDRESSES = ("broker_url", "result_backend")
 
 #: Variables through which Celery itself takes an address, and the setting each replaces.
 _CELERY_VARIABLES = {
@@ -93,20 +96,34 @@ def refuse_other_addresses(settings: list[Setting], environment: Environment) ->
 
 def _defaults(app: Celery, profile: Profile, settings: list[Setting]) -> dict[str, Any]:
     """Return our settings, after a look at what the application has set for itself."""
+    try:
+        if profile.mode is not Mode.STOCK:
+            refuse_misspelt(app)
+        _refuse_other_servers(app, profile, settings)
+    except ConfigurationError as error:
+        _exit_inside_a_command(error)
+        raise
+    # Celery puts defaults that are added before what a configuration module or Django says.
+    return {
+        setting.name: setting.value
+        for setting in settings
+        if setting.name in _ADDRESSES or not app.conf.value_set_for(setting.name)
+    }
+
+
+def _refuse_other_servers(app: Celery, profile: Profile, settings: list[Setting]) -> None:
+    """Raise `ConflictingSetting` where the application names another server."""
     for setting in settings:
-        if setting.name not in ("broker_url", "result_backend"):
+        if setting.name not in _ADDRESSES:
             continue
         own = app.conf.get(setting.name)
         if own and _normal(str(own)) != _normal(str(setting.value)):
-            error = ConflictingSetting(
+            raise ConflictingSetting(
                 name=f"{setting.name} in the configuration of the application",
                 value=own,
                 source=f"the profile {profile.name}",
                 ours=setting.value,
             )
-            _exit_inside_a_command(error)
-            raise error
-    return {setting.name: setting.value for setting in settings}
 
 
 def _normal(url: str) -> str:

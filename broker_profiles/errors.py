@@ -72,6 +72,10 @@ class UnknownSetting(ConfigurationError):
     """Unknown environment variable {name}.{hint} Correct it, or unset it."""
 
 
+class MisspeltSetting(ConfigurationError):
+    """Celery has no setting {name!r}.{hint} Correct it, or remove it."""
+
+
 class InvalidSetting(ConfigurationError):
     """{name} is {value!r}, but has to be {expected}."""
 
@@ -124,6 +128,10 @@ class NotOurStore(StoreError):
     """{store} is not a broker-profiles store: {problem}. Name another file."""
 
     exit_status = 2
+
+
+class NoDeadLetters(BrokerProfilesError):
+    """The profile {profile!r} keeps no dead letters that can be listed; `broker-profiles list` shows which do (DEL-5)."""
 
 
 class Unroutable(BrokerProfilesError):

@@ -44,6 +44,11 @@ def settings_for_everyone(environment: Environment) -> Iterator[Setting]:
         "a task that can no longer be acknowledged is stopped, for it will run elsewhere",
     )
     yield Setting(
+        "worker_pool",
+        "broker_profiles.runtime.prefork:TaskPool",
+        "prefork, without forgetting what a process was given just before a shutdown, which runs twice then",
+    )
+    yield Setting(
         "worker_soft_shutdown_timeout",
         environment.number("shutdown_seconds"),
         "a cold shutdown gives running tasks this long before they are put back (Celery: 0 s)",

@@ -44,7 +44,8 @@ def _settings(environment: Environment, mode: Mode) -> Iterator[Setting]:
     if tls is not None:
         yield Setting("broker_use_ssl", tls, "the server's certificate and name are verified")
     yield from settings_for_everyone(environment)
-    yield Setting("broker_heartbeat", 30, "a half-open connection is found within a minute (Celery: 120 s)")
+    yield Setting("broker_heartbeat", 3, "a half-open connection is found within 8 s (Celery: 4 minutes)")
+    yield Setting("broker_heartbeat_checkrate", 4, "and not later for want of looking")
     yield Setting(
         "control_queue_durable",
         True,
@@ -68,8 +69,9 @@ def _durable(environment: Environment) -> Iterator[Setting]:
             "confirm_timeout": environment.number("publish_timeout_seconds"),
             "read_timeout": environment.number("publish_timeout_seconds"),
             "write_timeout": environment.number("publish_timeout_seconds"),
+            "adjustable_prefetch": True,
         },
-        "delay() returns once RabbitMQ has the message on a majority of its nodes",
+        "delay() returns once RabbitMQ has the message on a majority of its nodes; a pool can grow",
         environment.source("publish_timeout_seconds"),
     )
     yield Setting("task_default_queue_type", "quorum", "replicated, and counts deliveries")

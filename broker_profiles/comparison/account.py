@@ -115,17 +115,17 @@ def lateness(events: Iterable[Event], due: Mapping[str, float]) -> dict[str, flo
 
 def overlapping(events: Iterable[Event]) -> Ids:
     """Return the ids of which two runs went on at once, each of which finished."""
-    open_runs: dict[str, set[int]] = {}
-    both: set[str] = set()
-    spans: dict[tuple[str, int], list[float]] = {}
+    open_runs: dict[tuple[str, int], list[float]] = {}
+    whole: dict[str, list[tuple[float, float]]] = {}
     for event in sorted(events, key=lambda event: event.time):
+        run = event.id, event.process
         if event.kind == "start":
-            open_runs.setdefault(event.id, set()).add(event.process)
-            spans[event.id, event.process] = [event.time]
-        elif event.kind == "finish" and (event.id, event.process) in spans:
-            spans[event.id, event.process].append(event.time)
-    for id_, processes in open_runs.items():
-        whole = sorted((span[0], span[-1]) for process in processes if len(span := spans[id_, process]) > 1)
-        if any(later[0] < earlier[1] for earlier, later in pairwise(whole)):
-            both.add(id_)
-    return frozenset(both)
+            open_runs.setdefault(run, []).append(event.time)
+        elif event.kind == "finish" and open_runs.get(run):
+            # The last one begun: what this process began before and did not finish was cut off.
+            whole.setdefault(event.id, []).append((open_runs[run].pop(), event.time))
+    return frozenset(
+        id_
+        for id_, spans in whole.items()
+        if any(later[0] < earlier[1] for earlier, later in pairwise(sorted(spans)))
+    )

@@ -11,10 +11,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
+from broker_profiles.comparison.scenario import TooLate
 from broker_profiles.comparison.servers.guard import guard, kill_tree
+from broker_profiles.runtime.dead_letters import DeadLetter
 
 _MODULE = "broker_profiles.comparison.clientside"
 
@@ -30,7 +33,7 @@ class ClientError(Exception):
         self.kind = kind
 
 
-class ClientHung(Exception):
+class ClientHung(TooLate):
     """A call in the client did not return in time; its process was ended."""
 
 
@@ -83,11 +86,18 @@ class Client:
     ) -> Iterator[list[Sent]]:
         """Send a task every so many seconds for the length of the block; the list is filled at its end.
 
-        Nothing else can be asked of this client in the block. Raises `ClientHung`.
+        It stays empty where the client is killed in the block; the ledger has what was sent. Nothing else
+        can be asked of this client in the block. Raises `ClientHung`.
         """
         answers: list[Sent] = []
         self._write(f"{_MODULE}:stream", (task, list(args), options, every))
-        yield answers
+        try:
+            yield answers
+        except BaseException:
+            self.kill()  # it would take the next question for the end of this one
+            raise
+        if not self.running:
+            return
         self._line("")
         answers += [Sent(*answer) for answer in self._read(_GRACE)]
 
@@ -102,6 +112,21 @@ class Client:
             f"{_MODULE}:control", (command, arguments, within), within + _GRACE
         )
         return replies or []
+
+    def dead_letters(self) -> list[DeadLetter]:
+        """Return the dead letters of this run's queue, the oldest hundred.
+
+        Raises `ClientError`, of the kind `NoDeadLetters` where the profile keeps none.
+        """
+        letters = self._ask(f"{_MODULE}:dead_letters", (), _GRACE)
+        return [
+            DeadLetter(**{**letter, "died_at": datetime.fromisoformat(letter["died_at"])})
+            for letter in letters
+        ]
+
+    def clean(self) -> None:
+        """Remove the queue and the exchanges of this run from the broker. Raises `ClientError`."""
+        self._ask(f"{_MODULE}:clean", (), _GRACE)
 
     def call(self, function: Callable[..., Any], *args: Any, within: float = 30.0) -> Any:
         """Call a function of a module with the application and JSON arguments; return its JSON value.
@@ -142,26 +167,38 @@ class Client:
     def _line(self, text: str) -> None:
         stream = self._running().stdin
         assert stream is not None
-        stream.write(text + "\n")
-        stream.flush()
+        try:
+            stream.write(text + "\n")
+            stream.flush()
+        except BrokenPipeError:
+            raise self._ended() from None
 
     def _read(self, within: float) -> Any:
-        process = self._running()
-        assert process.stdout is not None
+        # The one that was asked: one that has ended meanwhile is not replaced before its end is told.
+        process = self._process
+        assert process is not None and process.stdout is not None
         line = _line_of(process.stdout, within)
         if line is None:
             self.kill()
-            raise ClientHung(f"no answer within {within:g} s")
-        if not line:
+            raise ClientHung(f"the client hung: it did not return within {within:g} s")
+        if not line.endswith("\n"):
+            raise self._ended()
+        try:
+            answer = json.loads(line)
+        except ValueError:
             self.kill()
-            raise ClientError("Ended", f"the client ended: {self._log.read_text(errors='replace')[-500:]}")
-        answer = json.loads(line)
+            raise ClientError("Garbled", f"the client answered {line[:200]!r}") from None
         if "error" in answer:
             raise ClientError(*answer["error"])
         return answer["value"]
 
+    def _ended(self) -> ClientError:
+        self.kill()
+        return ClientError("Ended", f"the client ended: {self._log.read_text(errors='replace')[-500:]}")
+
     def _running(self) -> subprocess.Popen[str]:
-        if self._process is None:
+        if not self.running:
+            self.kill()  # what is left of one that a fault has ended
             with self._log.open("ab") as log:
                 self._process = subprocess.Popen(
                     [sys.executable, "-m", _MODULE],
@@ -173,6 +210,7 @@ class Client:
                     start_new_session=True,  # Ctrl-C is the suite's alone
                 )
             guard.add("process", str(self._process.pid))
+        assert self._process is not None
         return self._process
 
 

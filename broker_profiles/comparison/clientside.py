@@ -6,19 +6,22 @@ the function with the application, and answers with one line, `{"value": ...}` o
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
-import select
 import sys
+import threading
 import time
 import uuid
+from dataclasses import asdict
 from typing import Any
 
 from celery import Celery
 
 from broker_profiles.comparison.workload import app, ledger
 from broker_profiles.errors import redact
+from broker_profiles.runtime.dead_letters import list_dead_letters
 
 
 def send(
@@ -47,13 +50,21 @@ def send(
 def stream(celery: Celery, task: str, args: list[Any], options: dict[str, Any], every: float) -> list[Any]:
     """Send a task every so many seconds until a line arrives; return `[id, seconds, error]` of each."""
     answers: list[Any] = []
-    due = time.monotonic()
-    while True:
-        due += every
-        if select.select([sys.stdin], [], [], max(0.0, due - time.monotonic()))[0]:
-            sys.stdin.readline()
-            return answers
+    ended = threading.Event()
+
+    def wait_for_line() -> None:
+        # In a thread: a line that came with the question is in the buffer already, where `select` sees none.
+        sys.stdin.readline()
+        ended.set()
+
+    waiting = threading.Thread(target=wait_for_line, daemon=True)
+    waiting.start()
+    due = time.monotonic() + every
+    while not ended.wait(max(0.0, due - time.monotonic())):
         answers.append(send_one(celery, task, args, {}, options))
+        due += every
+    waiting.join()
+    return answers
 
 
 def send_one(
@@ -85,10 +96,21 @@ def control(celery: Celery, command: str, arguments: dict[str, Any], within: flo
     return celery.control.broadcast(command, arguments=arguments, reply=True, timeout=within)
 
 
+def dead_letters(celery: Celery) -> list[dict[str, Any]]:
+    """Return the dead letters of this run's queue."""
+    return [asdict(letter) for letter in list_dead_letters(celery, celery.conf.task_default_queue)]
+
+
 def clean(celery: Celery) -> None:
-    """Remove the queue of this run from the broker."""
+    """Remove the queue and the exchanges of this run from the broker."""
+    conf = celery.conf
     with celery.connection_for_write() as connection:
-        celery.amqp.queues[celery.conf.task_default_queue].bind(connection.default_channel).delete()
+        channel = connection.default_channel
+        queue = celery.amqp.queues[conf.task_default_queue].bind(channel)
+        queue.delete()
+        for exchange in (queue.exchange.name, conf.control_exchange, conf.event_exchange):
+            with contextlib.suppress(KeyError):  # what kombu keeps in memory, and not in the broker
+                channel.exchange_delete(exchange)
 
 
 def one_line(error: BaseException) -> str:

@@ -12,9 +12,9 @@ from urllib.parse import urlsplit, urlunsplit
 from broker_profiles.comparison.link import Link
 from broker_profiles.comparison.servers import Server, description, provide
 from broker_profiles.errors import UnsupportedCombination
-from broker_profiles.profile import Broker, Mode, Profile, ResultStore
+from broker_profiles.profile import Broker, Mode, Profile, ResultStore, Setting
 from broker_profiles.registry import require_drivers, resolve
-from broker_profiles.settings import address_variable
+from broker_profiles.settings import Environment, address_variable
 
 #: Which server stands for a baseline that takes any database.
 _ANY_DATABASE = "postgresql"
@@ -68,7 +68,10 @@ def parse(name: str) -> Column:
     if profile.broker.in_process:
         problem = "its workers are threads of one process, and the suite kills processes"
         raise UnsupportedCombination(profile=profile.name, problem=problem)
-    return Column(profile, image)
+    column = Column(profile, image)
+    if image and column.system(profile.broker) is None:
+        raise UnsupportedCombination(profile=column.name, problem="it has no server, hence no image of one")
+    return column
 
 
 class Host:
@@ -104,7 +107,10 @@ class Host:
                 self.servers[system] = provide(system, self._with_image(system))
         if self.broker is not None:
             self.broker_link = _link_to(self.broker)
-        if self.results is not None:
+        if profile.broker.address == profile.results.address == "database":
+            # One address leads to both, hence one link.
+            self.results_link = self.broker_link
+        elif self.results is not None:
             self.results_link = _link_to(self.results)
         self.started = True
 
@@ -140,6 +146,11 @@ class Host:
             }
             for server in self.servers.values()
         ]
+
+    def settings(self) -> list[Setting]:
+        """Return the Celery settings of the processes of a case, addresses included."""
+        environ = {**self._environ, **file_variables(Path("FOLDER-OF-THE-CASE")), **self.variables()}
+        return self.column.profile.settings(Environment(environ))
 
     def heal(self) -> None:
         """End every fault that is still on. Raises `ServerUnavailable`."""

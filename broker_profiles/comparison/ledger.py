@@ -9,9 +9,12 @@ Times are of the system's monotonic clock, in seconds: processes of one machine 
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 import secrets
+import select
 import socket
 import socketserver
 import threading
@@ -20,7 +23,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 from urllib.parse import urlsplit
 
 Kind = Literal["sending", "sent", "refused", "start", "finish", "ready", "fault", "note"]
@@ -67,8 +70,8 @@ def parse(line: bytes) -> Event | None:
 class Recorder:
     """One process's way to the ledger; survives a fork, where the child gets a file of its own.
 
-    Raises `OSError` where the folder or the collector cannot be reached: a run without its ledger would
-    prove nothing.
+    Raises `OSError` where the folder or the collector cannot be reached, or a line not be written: a run
+    without its ledger would prove nothing.
     """
 
     def __init__(self, target: str) -> None:
@@ -77,6 +80,11 @@ class Recorder:
         self._process = 0
         self._file = -1
         self._socket: socket.socket | None = None
+        # Another thread may hold the lock when a child is made, and is not there to give it back.
+        os.register_at_fork(after_in_child=self._new_lock)
+
+    def _new_lock(self) -> None:
+        self._lock = threading.Lock()
 
     def record(self, kind: Kind, id_: str, text: str = "", again: bool = False) -> Event:
         """Write one event down, now, and return it."""
@@ -87,8 +95,8 @@ class Recorder:
                 self._open(event.process)
             if self._socket is not None:
                 self._socket.sendall(line)
-            else:
-                os.write(self._file, line)
+            elif os.write(self._file, line) < len(line):
+                raise OSError(errno.ENOSPC, f"no room for the ledger in {self._target}")
         return event
 
     def _open(self, process: int) -> None:
@@ -152,6 +160,8 @@ class Collector:
 
     def __init__(self, folder: Path, host: str = "127.0.0.1") -> None:
         folder.mkdir(parents=True, exist_ok=True)
+        self._connections: list[socket.socket] = []
+        connections = self._connections
 
         class Connection(socketserver.StreamRequestHandler):
             def handle(self) -> None:
@@ -161,8 +171,12 @@ class Collector:
                         file.write(line)
 
         class Server(socketserver.ThreadingTCPServer):
-            daemon_threads = True
             allow_reuse_address = True
+
+            def get_request(self) -> tuple[socket.socket, Any]:
+                connection, address = super().get_request()
+                connections.append(connection)
+                return connection, address
 
         self._server = Server((host, 0), Connection)
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
@@ -178,7 +192,14 @@ class Collector:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        """Write down what has been sent by now, and end."""
         self._server.shutdown()
+        while select.select([self._server], [], [], 0)[0]:
+            self._server.handle_request()
+        for connection in self._connections:
+            with contextlib.suppress(OSError):
+                # What has arrived is still read, then comes the end.
+                connection.shutdown(socket.SHUT_RD)
         self._server.server_close()
 
 

@@ -9,9 +9,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import socket
+import struct
 import threading
 from collections.abc import Coroutine
 from typing import Any, Literal
+
+from broker_profiles.comparison.servers.base import free_ports
 
 #: What the link does to what passes; see the methods of `Link`.
 State = Literal["open", "cut", "stalled"]
@@ -20,19 +24,40 @@ _CHUNK = 65_536
 #: What one lost packet costs on a network: the shortest retransmission timeout of Linux, in seconds.
 RETRANSMISSION_SECONDS = 0.2
 
+#: How long a wait may outlast the fault that it is part of, in seconds.
+_SLICE = 0.05
+
+#: The value of SO_LINGER with which closing is a reset and not an end.
+_RESET = struct.pack("ii", 1, 0)
+
 
 class _Connection:
-    """One client and the server behind it."""
+    """One client and, once it is reached, the server behind it."""
 
-    def __init__(self, to_client: asyncio.StreamWriter, to_server: asyncio.StreamWriter) -> None:
-        self.writers = (to_client, to_server)
+    def __init__(self, to_client: asyncio.StreamWriter) -> None:
+        self.writers = [to_client]
         #: Once true nothing passes any more, and neither side is told.
         self.dead = False
+        self._aborted = asyncio.Event()
+
+    async def end(self) -> None:
+        """End both sides once they have got everything."""
+        for writer in self.writers:
+            writer.close()
+        for writer in self.writers:
+            await writer.wait_closed()
 
     def abort(self) -> None:
         """Reset both sides."""
         for writer in self.writers:
+            with contextlib.suppress(OSError):
+                writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             writer.transport.abort()
+        self._aborted.set()
+
+    async def wait_aborted(self) -> None:
+        """Return once both sides were reset."""
+        await self._aborted.wait()
 
 
 class Link:
@@ -48,12 +73,15 @@ class Link:
         self._loss = 0.0
         self._rate = 0.0
         self._connections: set[_Connection] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="link", daemon=True)
         self._thread.start()
         self._passing = self._do(_event())
-        self.port = 0
-        self._server: asyncio.Server | None = None
+        # Not one that the system would give to a client, which could then connect to itself while we are
+        # cut, and keep the port from us.
+        (self.port,) = free_ports(1)
+        self._listener: socket.socket | None = None
         self._do(self._listen())
 
     # Faults
@@ -104,16 +132,30 @@ class Link:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(10)
 
     async def _listen(self) -> None:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
-        self.port = self._server.sockets[0].getsockname()[1]
+        self._listener = socket.create_server(("127.0.0.1", self.port))
+        self._listener.setblocking(False)
+        self._loop.add_reader(self._listener, self._on_client, self._listener)
+
+    def _close_listener(self) -> None:
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            self._loop.remove_reader(listener)
+            listener.close()
+
+    # Not `asyncio.start_server`: a client that it has accepted when it is closed gets no answer and no end.
+    def _on_client(self, listener: socket.socket) -> None:
+        with contextlib.suppress(OSError):  # it has gone again
+            client, _ = listener.accept()
+            task = self._loop.create_task(self._accept(client))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
     async def _become(self, state: State) -> None:
         self._state = state
-        if state == "cut" and self._server is not None:
-            self._server.close()
-            self._server = None
+        if state == "cut":
+            self._close_listener()
             await self._abort_all()
-        elif state != "cut" and self._server is None:
+        elif self._listener is None:
             await self._listen()
         if state == "open":
             self._passing.set()
@@ -129,59 +171,67 @@ class Link:
             connection.dead = True
 
     async def _end(self) -> None:
-        if self._server is not None:
-            self._server.close()
+        self._close_listener()
         await self._abort_all()
         pumps = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
         for pump in pumps:
             pump.cancel()
         await asyncio.gather(*pumps, return_exceptions=True)
 
-    async def _accept(self, from_client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
-        if self._state == "cut":
-            to_client.transport.abort()
-            return
-        await self._passing.wait()
-        try:
-            from_server, to_server = await asyncio.open_connection(*self._target)
-        except OSError:
-            to_client.transport.abort()
-            return
-        connection = _Connection(to_client, to_server)
+    async def _accept(self, client: socket.socket) -> None:
+        from_client, to_client = await asyncio.open_connection(sock=client)
+        connection = _Connection(to_client)
         self._connections.add(connection)
         try:
-            await asyncio.gather(
-                self._pump(from_client, to_server, connection), self._pump(from_server, to_client, connection)
-            )
+            with contextlib.suppress(OSError, asyncio.CancelledError):
+                if self._state != "cut":
+                    await self._carry(from_client, connection)
         finally:
             connection.abort()
             self._connections.discard(connection)
 
+    async def _carry(self, from_client: asyncio.StreamReader, connection: _Connection) -> None:
+        (to_client,) = connection.writers
+        await self._passing.wait()
+        if to_client.is_closing():  # reset in the partition
+            return
+        from_server, to_server = await asyncio.open_connection(*self._target)
+        connection.writers.append(to_server)
+        if to_client.is_closing():  # or while the server was called
+            return
+        await asyncio.gather(
+            self._pump(from_client, to_server, connection), self._pump(from_server, to_client, connection)
+        )
+        await connection.end()
+
     async def _pump(
         self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, connection: _Connection
     ) -> None:
-        with contextlib.suppress(OSError):
+        try:
             while data := await source.read(_CHUNK):
                 await self._hold_up(len(data))
-                if connection.dead:
-                    await asyncio.Event().wait()  # until the link is closed
+                await self._may_pass(connection)
                 sink.write(data)
                 await sink.drain()
-            if connection.dead:
-                await asyncio.Event().wait()
-            await self._passing.wait()
-            with contextlib.suppress(OSError, RuntimeError):
-                sink.write_eof()
-            return
-        connection.abort()
+            await self._may_pass(connection)
+            sink.write_eof()
+        except (OSError, RuntimeError):
+            await self._may_pass(connection)
+            connection.abort()
 
     async def _hold_up(self, size: int) -> None:
         wait = self._delay + (size / self._rate if self._rate else 0.0)
         if self._loss and random.random() < self._loss:
             wait += RETRANSMISSION_SECONDS
-        if wait:
-            await asyncio.sleep(wait)
+        due = self._loop.time() + wait
+        while (self._delay or self._rate or self._loss) and (left := due - self._loop.time()) > 0:
+            await asyncio.sleep(min(left, _SLICE))
+
+    async def _may_pass(self, connection: _Connection) -> None:
+        """Return once the other side may hear of anything: data, an end, a reset."""
         await self._passing.wait()
+        if connection.dead:
+            await connection.wait_aborted()
 
 
 async def _event() -> asyncio.Event:

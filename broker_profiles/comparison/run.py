@@ -21,6 +21,7 @@ from broker_profiles.comparison.scenario import Case, NotApplicable, Outcome, Pr
 from broker_profiles.comparison.servers import FaultRefused, ServerUnavailable
 from broker_profiles.comparison.stage import Stage
 from broker_profiles.errors import redact
+from broker_profiles.profile import Setting
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,7 @@ class Attempt:
 
     `seconds` is how long it took; `late`, whether it was right but not in time; `alone`, whether it is
     the repetition, with nothing beside it, of one that was late; `logs` the last words of every process of
-    a case that did not end well.
+    a case that did not end well; `bounds`, in seconds, what was promised of a fact.
     """
 
     column: str
@@ -43,6 +44,7 @@ class Attempt:
     alone: bool = False
     logs: Mapping[str, str] = field(default_factory=dict)
     late: bool = False
+    bounds: Mapping[str, float] = field(default_factory=dict)
 
 
 class Cancelled(Exception):
@@ -65,7 +67,10 @@ def attempt(
         host.heal()
         stage = Stage(host, folder, cancelled)
         with stage:
-            case.run(stage)
+            try:
+                case.run(stage)
+            finally:
+                stage.ledger.note("the case ends")
     except PromiseBroken as error:
         outcome, detail, late = Outcome.BROKEN, str(error), isinstance(error, TooLate)
     except (NotApplicable, FaultRefused) as error:
@@ -88,6 +93,7 @@ def attempt(
         alone=alone,
         logs=_logs(folder) if bad else {},
         late=late,
+        bounds=stage.bounds if stage else {},
     )
 
 
@@ -125,6 +131,8 @@ class Run:
         #: Column -> what its servers say they are; or why they could not be had.
         self.servers: dict[str, list[dict[str, str]]] = {}
         self.unavailable: dict[str, str] = {}
+        #: Column -> the Celery settings of its processes, with the addresses they used.
+        self.settings: dict[str, list[Setting]] = {}
         self._jobs = jobs
         self._environ = environ
         self._began = began
@@ -165,6 +173,8 @@ class Run:
             self.unavailable[column.name] = redact(error)
         except Cancelled:
             return
+        except Exception as error:  # the other columns go on, and the report says why this one is short
+            self.unavailable[column.name] = redact(f"the suite failed: {_where(error)}")
 
     def _cases_of(self, column: Column, folder: Path, cases: Sequence[Case], alone: bool = False) -> None:
         host = Host(column, self._environ)
@@ -175,12 +185,14 @@ class Run:
                 if not host.started:
                     host.start()
                     self.servers[column.name] = host.describe()
+                    self.settings[column.name] = host.settings()
                 self._began(column, case)
                 found = attempt(
                     host, case, folder / str(number), alone=alone, cancelled=self._stopping.is_set
                 )
                 self._note(found)
-                if case.fresh and host.owned:
+                # After an error nobody knows what state the servers are in.
+                if host.owned and (case.fresh or found.outcome is Outcome.ERROR):
                     host.close()
         finally:
             host.close()
@@ -201,8 +213,8 @@ class Run:
         before = len(self.attempts)
         try:
             self._cases_of(column, folder, [found.case for found in late], alone=True)
-        except Cancelled:
-            return
+        except (Cancelled, ServerUnavailable):
+            return  # what was late stays late
         second = {found.case.id: found for found in self.attempts[before:]}
         for first in late:
             if first.case.id in second:

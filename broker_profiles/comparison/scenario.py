@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from broker_profiles.profile import CONTRACT
 
@@ -79,10 +79,9 @@ def cases_of(module: ModuleType) -> list[Case]:
     guarantee = getattr(module, "GUARANTEE", "")
     if guarantee not in CONTRACT:
         raise ValueError(f"{module.__name__}: GUARANTEE is {guarantee!r}, which is not in the contract")
-    marked = [value for value in vars(module).values() if callable(value) and hasattr(value, "case")]
     found = [
         Case(guarantee, title, body.__name__, body, quick, fresh)
-        for body in marked
+        for body in _marked(module)
         for title, quick, fresh in [body.case]
     ]
     if not found:
@@ -90,17 +89,29 @@ def cases_of(module: ModuleType) -> list[Case]:
     return found
 
 
+def _marked(module: ModuleType) -> list[Any]:
+    """Return the functions marked in this module; one that it imports is a case of its own module alone."""
+    return [
+        value
+        for name, value in vars(module).items()
+        if hasattr(value, "case") and (value.__module__, value.__name__) == (module.__name__, name)
+    ]
+
+
 def all_cases() -> list[Case]:
-    """Return every case of every scenario, in the order of the contract."""
+    """Return every case of every scenario, in the order of the contract.
+
+    Raises `ValueError` for a module that has cases and no promise, or a promise and no cases.
+    """
     package = importlib.import_module(_PACKAGE)
     modules = [
         importlib.import_module(f"{_PACKAGE}.{found.name}")
         for found in pkgutil.iter_modules(package.__path__)
     ]
     order = list(CONTRACT)
-    scenarios = [module for module in modules if hasattr(module, "GUARANTEE")]
-    scenarios.sort(key=lambda module: order.index(module.GUARANTEE))
-    return [found for module in scenarios for found in cases_of(module)]
+    scenarios = [cases_of(module) for module in modules if hasattr(module, "GUARANTEE") or _marked(module)]
+    scenarios.sort(key=lambda cases: order.index(cases[0].guarantee))
+    return [found for cases in scenarios for found in cases]
 
 
 def select(cases: Iterable[Case], wanted: Iterable[str]) -> list[Case]:

@@ -15,9 +15,15 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Protocol
 
+import psutil
+
 from broker_profiles.comparison.link import Link
 from broker_profiles.comparison.scenario import NotApplicable
 from broker_profiles.comparison.servers import Server
+from broker_profiles.comparison.servers.guard import kill_tree
+
+#: How long a file may be on a disk that is full, in bytes: enough for what the ledger has still to take.
+_FULL = 65_536
 
 
 class Surroundings(Protocol):
@@ -163,6 +169,7 @@ class FileService(Service):
         super().__init__(stage)
         self._path = path
         self._lock: sqlite3.Connection | None = None
+        self._limited: list[tuple[psutil.Process, tuple[int, int]]] = []
 
     @property
     def link(self) -> Link:
@@ -172,9 +179,12 @@ class FileService(Service):
     def kill(self) -> None:
         """SIGKILL, to every worker and client: whatever they were writing is cut off."""
         self._stage.fault("every process SIGKILL")
-        for pid in list(self._stage.processes):
+        processes = list(self._stage.processes)
+        for pid in processes:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(pid, signal.SIGKILL)
+        for pid in processes:
+            kill_tree(pid)  # returns when it is gone
 
     def stop(self) -> None:
         """A file does not stop."""
@@ -198,9 +208,20 @@ class FileService(Service):
             self._stage.fault("file unlocked")
 
     def fill(self) -> None:
-        """There is no way to fill the disk below one file only."""
-        raise NotApplicable("a full disk below one file needs a disk of its own")
+        """Let no process write a file beyond so many bytes: to SQLite its disk has no more room."""
+        if not hasattr(psutil.Process, "rlimit"):
+            raise NotApplicable("the size of files cannot be limited on this system")
+        self._stage.fault("disk full")
+        for main in map(psutil.Process, self._stage.processes):
+            for process in (main, *main.children(recursive=True)):
+                limits = process.rlimit(psutil.RLIMIT_FSIZE)
+                process.rlimit(psutil.RLIMIT_FSIZE, (_FULL, limits[1]))
+                self._limited.append((process, limits))
 
     def heal(self) -> None:
-        """Give the lock up."""
+        """Give the lock up and the room back."""
         self.thaw()
+        for process, limits in self._limited:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.rlimit(psutil.RLIMIT_FSIZE, limits)
+        self._limited.clear()

@@ -12,14 +12,17 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from broker_profiles.comparison.account import Account, account
-from broker_profiles.comparison.client import Client
+from broker_profiles.comparison.client import Client, ClientError, ClientHung
 from broker_profiles.comparison.column import Host, file_variables
 from broker_profiles.comparison.ledger import VARIABLE, Ledger
+from broker_profiles.comparison.processes import CELERY, Process
 from broker_profiles.comparison.scenario import NotApplicable, PromiseBroken, TooLate
 from broker_profiles.comparison.service import FileService, NetworkService, Service
 from broker_profiles.comparison.variables import PREFIX_VARIABLE, SETTINGS_VARIABLE
 from broker_profiles.comparison.workers import Workers
-from broker_profiles.profile import Profile
+from broker_profiles.errors import NoDeadLetters
+from broker_profiles.profile import Mode, Profile
+from broker_profiles.runtime.dead_letters import DeadLetter
 
 T = TypeVar("T")
 
@@ -30,21 +33,32 @@ class Stage:
     """The surroundings of one case; a context manager that ends and heals everything it gave.
 
     `cancelled` is asked while the case waits; where it is true the case ends with `KeyboardInterrupt`.
+    `direct` leads its processes to the servers without a link between, for measurements.
     """
 
-    def __init__(self, host: Host, folder: Path, cancelled: Callable[[], bool] = lambda: False) -> None:
+    def __init__(
+        self,
+        host: Host,
+        folder: Path,
+        cancelled: Callable[[], bool] = lambda: False,
+        *,
+        direct: bool = False,
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.profile: Profile = host.column.profile
         self.folder = folder
         self.facts: dict[str, Any] = {}
+        #: Fact -> what was promised of it, in seconds.
+        self.bounds: dict[str, float] = {}
         self.ledger = Ledger(folder / "ledger")
         self.prefix = f"bp-{secrets.token_hex(4)}"
         self._host = host
         self._cancelled = cancelled
         self._clients: list[Client] = []
+        self._commands: list[Process] = []
         self.environ: dict[str, str] = {
             **file_variables(folder),
-            **host.variables(),
+            **host.variables(direct=direct),
             VARIABLE: str(self.ledger.folder),
             PREFIX_VARIABLE: self.prefix,
         }
@@ -52,7 +66,9 @@ class Stage:
         self.client = self.another_client()
         #: The broker's server, and the result store's: what can be done to them.
         self.server: Service = self._service(host.broker, host.broker_link)
-        self.results: Service = self._service(host.results, host.results_link)
+        # Where the broker carries the results itself, or both are one file or one address.
+        together = self.profile.results.only_over is not None or host.results_link is host.broker_link
+        self.results: Service = self.server if together else self._service(host.results, host.results_link)
 
     # What a case says
 
@@ -64,6 +80,7 @@ class Stage:
     def in_time(self, name: str, seconds: float, bound: float) -> None:
         """Note a measured time and raise `TooLate` where it is above its bound, both in seconds."""
         self.facts[name] = round(seconds, 3)
+        self.bounds[name] = bound
         if seconds > bound:
             raise TooLate(f"{name}: {seconds:.1f} s, and {bound:g} s are promised")
 
@@ -124,6 +141,16 @@ class Stage:
         if not verdict.clean:
             raise PromiseBroken(verdict.summary())
 
+    def dead_letter(self, id_: str) -> DeadLetter | None:
+        """Return the dead letter of a task; none where there is none yet, or the profile keeps none."""
+        try:
+            letters = self.client.dead_letters()
+        except ClientError as error:
+            if error.kind == NoDeadLetters.__name__:
+                return None
+            raise
+        return next((letter for letter in letters if letter.task_id == id_), None)
+
     def not_applicable(self, why: str) -> None:
         """End the case: it cannot be tried here. Raises `NotApplicable`."""
         raise NotApplicable(why)
@@ -140,6 +167,14 @@ class Stage:
         client = Client({**self.environ, **(environ or {})}, self.folder / f"client-{number}.log")
         self._clients.append(client)
         return client
+
+    def command(self, *arguments: str, environ: Mapping[str, str] | None = None) -> Process:
+        """Start `celery -A ... ARGUMENTS` beside the workers, such as beat; it is ended with the case."""
+        name = f"{arguments[0]}-{len(self._commands) + 1}"
+        merged = {**self.environ, **(environ or {})}
+        process = Process(name, [*CELERY, *arguments], merged, self.folder / f"{name}.log")
+        self._commands.append(process)
+        return process
 
     def configure(self, **environ: str) -> None:
         """Change the environment of every worker and client that has not started yet."""
@@ -161,6 +196,13 @@ class Stage:
             self.set(broker_transport_options={option: seconds})
         self.facts["timeout shortened to"] = seconds
 
+    def expire_results(self, seconds: int) -> None:
+        """Let results expire after so many seconds, as a user of this profile would set it."""
+        if self.profile.mode is Mode.STOCK:
+            self.set(result_expires=seconds)
+        else:
+            self.configure(BROKER_PROFILE_RESULT_EXPIRES_SECONDS=str(seconds))
+
     def set(self, **settings: Any) -> None:
         """Change Celery settings of every worker and client that has not started yet."""
         given = json.loads(self.environ.get(SETTINGS_VARIABLE, "{}"))
@@ -171,6 +213,7 @@ class Stage:
         """The processes that use the broker, without the server's own."""
         yield from (worker.pid for worker in self.workers if worker.alive)
         yield from (client.pid for client in self._clients if client.running)
+        yield from (process.pid for process in self._commands if process.alive)
 
     def _service(self, server: Any, link: Any) -> Service:
         if server is None:
@@ -187,8 +230,21 @@ class Stage:
             ending.callback(self._clean)
             for client in self._clients:
                 ending.callback(client.kill)
+            for process in self._commands:
+                ending.callback(process.kill)
             ending.callback(self.workers.close)
             ending.callback(self.server.heal)
+            ending.callback(self.results.heal)
 
     def _clean(self) -> None:
         self._host.heal()
+        if self._host.owned:
+            return
+        # Somebody else's server keeps nothing of ours.
+        client = self.another_client()
+        try:
+            client.clean()
+        except (ClientError, ClientHung):
+            self.ledger.note("the queue of this case could not be removed")
+        finally:
+            client.kill()

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from kombu.exceptions import DecodeError
 from kombu.message import Message as KombuMessage
 from kombu.transport import virtual
 from kombu.transport.base import to_rabbitmq_queue_arguments
@@ -49,7 +50,11 @@ class Message(KombuMessage):  # type: ignore[misc]
     def decode(self) -> Any:
         """Return the decoded body."""
         try:
-            return super().decode()
+            body = super().decode()
+            problem = validity.problem_with_call(body) if "task" in self.headers else ""
+            if problem:
+                raise DecodeError(problem)
+            return body
         except Exception as error:
             self.channel.note_unreadable(self.delivery_tag, error)
             raise
@@ -269,7 +274,7 @@ class Channel(virtual.Channel):  # type: ignore[misc]
             redelivered=delivery.deliveries > 1,
             delivery_count=delivery.deliveries,
         )
-        return self.Message(
+        message = self.Message(
             channel=self,
             body=parts.body,
             delivery_tag=tag,
@@ -279,6 +284,10 @@ class Channel(virtual.Channel):  # type: ignore[misc]
             properties=parts.properties,
             delivery_info=info,
         )
+        if message.errors and not no_ack:
+            # Its consumer hears of it, and acknowledges it as it does any that it cannot decode.
+            self.note_unreadable(tag, message.errors[0][1])
+        return message
 
     # -- settling ---------------------------------------------------------------------------------
 

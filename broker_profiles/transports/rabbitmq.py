@@ -1,41 +1,134 @@
-"""py-amqp with an end to every wait of a publisher: kombu has no setting for the wait for a confirm."""
+"""py-amqp with an end to every wait of a publisher, and a prefetch that can be changed on quorum queues."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
+from amqp.exceptions import RecoverableConnectionError
 from kombu.transport import pyamqp
+
+from broker_profiles.errors import Unroutable
+from broker_profiles.transports.rabbitmq_heartbeat import Beating
 
 #: Seconds, where `broker_transport_options` names none.
 _DEFAULT_TIMEOUT = 3.0
 
+_PERSISTENT = 2
+
+
+@dataclass(slots=True)
+class _Consumer:
+    """How a consumer was begun, and the prefetch of each of its parts, by their tags."""
+
+    queue: str
+    options: dict[str, Any]
+    parts: dict[str, int]
+    begun: int = 1
+
 
 class Channel(pyamqp.Channel):  # type: ignore[misc]
-    """A channel whose publisher confirms are waited for so long and no longer."""
+    """A channel whose publisher confirms are waited for so long and no longer.
 
-    def basic_publish_confirm(self, *args: Any, **kwargs: Any) -> Any:
+    Celery changes the prefetch of a consumer that runs, when its pool grows above all. RabbitMQ takes a
+    new prefetch for consumers that come later, or for a whole channel, which quorum queues know not. So
+    with `adjustable_prefetch` a consumer has parts that share its prefetch, and changes by a part more or
+    less: one that is ended keeps what it holds until that is acknowledged.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._prefetch = 0
+        #: Whether the message that was published last reached no queue.
+        self._returned = False
+        self._consumers: dict[str, _Consumer] = {}
+
+    def basic_consume(self, queue: str = "", consumer_tag: str = "", **options: Any) -> Any:
+        """Begin to consume, and remember how."""
+        tag = super().basic_consume(queue, consumer_tag, **options)
+        self._consumers[tag] = _Consumer(queue, options, {tag: self._prefetch})
+        self.connection.begin_to_beat()
+        return tag
+
+    def basic_cancel(self, consumer_tag: str, **options: Any) -> None:
+        """End a consumer, with all its parts."""
+        consumer = self._consumers.pop(consumer_tag, None)
+        for tag in consumer.parts if consumer else (consumer_tag,):
+            super().basic_cancel(tag, **options)
+
+    def basic_qos(self, prefetch_size: int, prefetch_count: int, a_global: bool, **options: Any) -> None:
+        """Change the prefetch, of the consumers that there are too."""
+        super().basic_qos(prefetch_size, prefetch_count, a_global, **options)
+        if a_global or not prefetch_count or not self.connection.adjustable_prefetch:
+            return
+        self._prefetch = prefetch_count
+        for tag, consumer in list(self._consumers.items()):
+            self._fit(tag, consumer)
+
+    def _fit(self, tag: str, consumer: _Consumer) -> None:
+        while (missing := self._prefetch - sum(consumer.parts.values())) < 0:
+            part, _ = consumer.parts.popitem()
+            super().basic_cancel(part)
+        if missing:
+            part = f"{tag}.{consumer.begun}"
+            consumer.begun += 1
+            super().basic_qos(0, missing, False)
+            super().basic_consume(consumer.queue, part, **consumer.options)
+            consumer.parts[part] = missing
+            super().basic_qos(0, self._prefetch, False)
+
+    def basic_publish_confirm(self, message: Any, **kwargs: Any) -> Any:
         """Publish, and wait for the confirm.
 
         Raises `TimeoutError` when none comes, after closing the socket: a confirm that came later would
-        be taken for that of the next message.
+        be taken for that of the next message. Raises `Unroutable` for a task that no queue would get, which
+        RabbitMQ confirms too; queues are declared again then, for one must have been deleted.
         """
-        if not kwargs.get("confirm_timeout"):
-            kwargs["confirm_timeout"] = self.connection.confirm_timeout
+        connection = self.connection
+        if connection is None:
+            raise RecoverableConnectionError("the channel was closed with its connection")
+        seconds = kwargs.get("confirm_timeout") or connection.confirm_timeout
+        options = {**kwargs, "confirm_timeout": seconds}
+        if _is_task(message):
+            options["mandatory"] = True
+        self._returned = False
         try:
-            return super().basic_publish_confirm(*args, **kwargs)
+            confirmed = super().basic_publish_confirm(message, **options)
         except TimeoutError:
-            seconds = kwargs.get("confirm_timeout") or self.connection.confirm_timeout
-            self.connection.collect()
+            connection.collect()
             raise TimeoutError(f"RabbitMQ has not confirmed the message within {seconds:g} s") from None
+        if self._returned and _is_task(message):
+            connection.client.declared_entities.clear()
+            raise Unroutable(exchange=options["exchange"], routing_key=options["routing_key"])
+        return confirmed
+
+    def _on_basic_return(self, *about: Any) -> None:
+        # Without a handler py-amqp raises, and leaves the confirm that follows to the next message.
+        self._returned = True
+        if self.events.get("basic_return"):
+            super()._on_basic_return(*about)
 
 
-class Connection(pyamqp.Connection):  # type: ignore[misc]
-    """A connection that knows how long a confirm may take."""
+def _is_task(message: Any) -> bool:
+    """Return whether a message must not be lost: broadcasts, events and results may find nobody there."""
+    headers = message.properties.get("application_headers") or {}
+    return "task" in headers and message.properties.get("delivery_mode") == _PERSISTENT
+
+
+class Connection(Beating, pyamqp.Connection):  # type: ignore[misc]
+    """A connection that knows how long a confirm may take, and whether its prefetch changes."""
 
     Channel = Channel
 
-    def __init__(self, *args: Any, confirm_timeout: float = _DEFAULT_TIMEOUT, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        confirm_timeout: float = _DEFAULT_TIMEOUT,
+        adjustable_prefetch: bool = False,
+        **kwargs: Any,
+    ) -> None:
         self.confirm_timeout = confirm_timeout
+        self.adjustable_prefetch = adjustable_prefetch
         super().__init__(*args, **kwargs)
 
 
@@ -43,9 +136,13 @@ class Transport(pyamqp.Transport):  # type: ignore[misc]
     """Celery's messages over AMQP."""
 
     Connection = Connection
+    channel_errors = (*pyamqp.Transport.channel_errors, Unroutable)
+    recoverable_channel_errors = (*pyamqp.Transport.recoverable_channel_errors, Unroutable)
 
 
 class SSLTransport(pyamqp.SSLTransport):  # type: ignore[misc]
     """Celery's messages over AMQP and TLS."""
 
     Connection = Connection
+    channel_errors = Transport.channel_errors
+    recoverable_channel_errors = Transport.recoverable_channel_errors

@@ -1,4 +1,4 @@
-"""Whether the headers of a task message have the types that Celery takes for granted: a pure check.
+"""Whether a task message has the shape and the types that Celery takes for granted: pure checks.
 
 Celery's worker ends, or loses a place in its pool for good, where one of them has another type.
 """
@@ -56,4 +56,23 @@ def problem_with(headers: Mapping[str, Any]) -> str:
             value = headers.get(name)
             if not is_right(value):
                 return f"its header {name} is {value!r:.100} and not {expected}"
+    return ""
+
+
+def problem_with_call(body: Any) -> str:
+    """Return what is wrong with the decoded body of a task message, an empty string for nothing.
+
+    Celery unpacks it in the process that runs the task, where a wrong one fails without a trace but a log.
+    """
+    if isinstance(body, Mapping) and "args" in body:
+        return ""  # the first protocol's body under the second's headers
+    if not isinstance(body, list | tuple) or len(body) != 3:
+        return "its body is not [arguments, arguments by name, options]"
+    arguments, by_name, options = body
+    if not isinstance(arguments, list | tuple):
+        return f"its arguments are {arguments!r:.100} and not a list"
+    if not isinstance(by_name, Mapping):
+        return f"its arguments by name are {by_name!r:.100} and not an object"
+    if not (options is None or isinstance(options, Mapping)):
+        return f"its options are {options!r:.100} and not an object"
     return ""

@@ -13,7 +13,7 @@ PACKAGE = ROOT / "broker_profiles"
 
 #: Each layer may import from its own and the ones before it.
 LAYERS: list[set[str]] = [
-    {"errors", "profile", "settings"},
+    {"errors", "profile", "settings", "spelling"},
     {"brokers", "results", "transports"},
     {"registry"},
     {"configuration", "runtime", "doctor", "migration"},
@@ -31,7 +31,7 @@ DRIVER_FILES = {
     "pymysql": {"transports/mysql", "transports/sql_pymysql", "comparison/servers/systems/mysql"},
     "pymongo": {"transports/mongodb", "comparison/servers/systems/mongodb"},
     "amqp": {"transports/rabbitmq", "comparison/servers/systems/rabbitmq"},
-    "sqlite3": {"transports/sqlite"},
+    "sqlite3": {"transports/sqlite", "comparison/service", "comparison/report/environment"},
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from celery import Celery
@@ -134,6 +135,24 @@ def test_what_the_application_sets_itself_wins() -> None:
     assert app.conf.worker_prefetch_multiplier == 9
     assert app.conf.task_acks_late is False
     assert app.conf.task_reject_on_worker_lost is True
+
+
+@pytest.mark.parametrize(
+    ("names", "namespace"),
+    [
+        ({"worker_prefetch_multiplier": 9, "task_acks_late": False}, None),
+        ({"CELERY_WORKER_PREFETCH_MULTIPLIER": 9, "CELERY_TASK_ACKS_LATE": False}, "CELERY"),
+        ({"CELERYD_PREFETCH_MULTIPLIER": 9, "CELERY_ACKS_LATE": False}, None),
+    ],
+    ids=["a module", "Django", "old names"],
+)
+def test_what_a_configuration_module_sets_wins(names: dict[str, object], namespace: str | None) -> None:
+    app = configure(Celery("t"), "redis", environ={})
+    app.config_from_object(SimpleNamespace(**names), namespace=namespace)
+    assert app.conf.worker_prefetch_multiplier == 9
+    assert app.conf.task_acks_late is False
+    assert app.conf.task_reject_on_worker_lost is True
+    assert app.conf.broker_url == "redis://localhost:6379/0"
 
 
 def test_another_broker_in_the_application_is_refused() -> None:

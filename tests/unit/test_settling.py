@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 from kombu import Connection
+from kombu.exceptions import DecodeError
 
 from broker_profiles.errors import StoreBusy
 from broker_profiles.transports import memory
 from broker_profiles.transports.memory import MemoryStore
 from broker_profiles.transports.sqlite_file import IN_MEMORY, SQLiteFile
 from broker_profiles.transports.sqlite_tables import SCHEMA
-from broker_profiles.transports.store import Sizes
+from broker_profiles.transports.store import REJECTED, UNREADABLE, Sizes
 
 
 @pytest.fixture
@@ -47,3 +48,63 @@ def test_a_rejection_the_store_refuses_is_tried_again(
     transport.settle_overdue(store, 0.0)
     assert store.sizes("q") == Sizes(ready=1)
     assert store.reserve("c", ["q"], 1)[0].deliveries == 2
+
+
+def test_a_rejection_says_which_error_it_was_for(channel: Any) -> None:
+    message = {"body": "{}", "content-type": None, "content-encoding": None, "headers": {}, "properties": {}}
+    for number in range(2):
+        channel.basic_publish(message, "", "q")
+        tag = channel.basic_get("q").delivery_tag
+        if number:
+            channel.basic_reject(tag)
+            continue
+        try:
+            raise KeyError("no.such.task")
+        except KeyError:
+            channel.basic_reject(tag)
+    details = [(letter.reason, letter.detail) for letter in channel.connection.store.dead_letters("q")]
+    assert details == [(REJECTED, "KeyError: 'no.such.task'"), (REJECTED, "")]
+
+
+@pytest.mark.parametrize(
+    ("error", "deliveries"),
+    [(None, 1), (SystemExit(0), 1), (StoreBusy(store="it", seconds=1.0), 1), (MemoryError("task"), 2)],
+    ids=repr,
+)
+def test_what_an_error_of_the_worker_gives_back_counts(
+    error: BaseException | None, deliveries: int, channel: Any
+) -> None:
+    message = {"body": "{}", "content-type": None, "content-encoding": None, "headers": {}, "properties": {}}
+    store = channel.connection.store
+    channel.basic_publish(message, "", "q")
+    channel.basic_get("q")
+    try:
+        if error is not None:
+            raise error
+        channel.close()
+    except BaseException:
+        channel.close()  # as Celery's worker ends, whatever it ends of
+    assert store.reserve("c", ["q"], 1)[0].deliveries == deliveries
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "detail"),
+    [
+        ("[1, 2, 3]", {"task": "t", "id": "1"}, "DecodeError: its arguments are 1 and not a list"),
+        ("{}", {"task": "t", "id": "1", "compression": "no/such"}, "no/such"),
+        ("{", {}, "DecodeError: "),
+    ],
+)
+def test_what_cannot_be_decoded_is_set_aside_when_it_is_acknowledged(
+    body: str, headers: dict[str, str], detail: str, channel: Any
+) -> None:
+    message = {"body": body, "content-type": "application/json", "content-encoding": "utf-8"}
+    channel.basic_publish({**message, "headers": headers, "properties": {}}, "", "q")
+    got = channel.basic_get("q")
+    if not got.errors:
+        with pytest.raises(DecodeError):
+            got.decode()
+    got.ack()
+    (letter,) = channel.connection.store.dead_letters("q")
+    assert letter.reason == UNREADABLE
+    assert detail in letter.detail

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from broker_profiles.transports import envelope, routing
 from broker_profiles.transports.readahead import MOST, STALE_AFTER, ReadAhead
 from broker_profiles.transports.store import Delivery, Receipt
-from broker_profiles.transports.validity import problem_with
+from broker_profiles.transports.validity import problem_with, problem_with_call
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -164,3 +164,22 @@ def test_what_lies_aside_too_long_is_given_back_and_not_taken() -> None:
 def test_headers_have_the_types_celery_expects(headers: dict[str, object], wrong: str) -> None:
     assert problem_with(headers).startswith(wrong)
     assert bool(problem_with(headers)) is bool(wrong)
+
+
+@pytest.mark.parametrize(
+    ("body", "wrong"),
+    [
+        ([[], {}, {}], ""),
+        (((1,), {"x": 1}, None), ""),
+        ({"args": [], "kwargs": {}}, ""),
+        ([[], {}], "its body is not"),
+        ("abc", "its body is not"),
+        (None, "its body is not"),
+        ([1, {}, {}], "its arguments are 1 and"),
+        ([[], [1], {}], "its arguments by name are [1]"),
+        ([[], {}, 5], "its options are 5"),
+    ],
+)
+def test_the_body_of_a_task_message_is_a_call(body: object, wrong: str) -> None:
+    assert problem_with_call(body).startswith(wrong)
+    assert bool(problem_with_call(body)) is bool(wrong)

@@ -148,6 +148,18 @@ class Server(ABC):
         """Return what identifies the very program: an image's digest, or an empty string."""
         return ""
 
+    def run(self, *command: str) -> None:
+        """Run a program of the server's own, where it runs. Raises `ServerUnavailable` where it fails."""
+        self._must_be_ours("command")
+
+    def cpu_seconds(self) -> float | None:
+        """Return the processor time it has used since its start; none where that cannot be seen."""
+        return None
+
+    def memory(self) -> int | None:
+        """Return the memory of all its processes, in bytes; none where that cannot be seen."""
+        return None
+
     def __repr__(self) -> str:
         return f"<{self.describe()} at {self.redact(urlsplit(self.url).netloc.rpartition('@')[2])}>"
 

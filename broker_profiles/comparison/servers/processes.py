@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 
-from . import programs
+from . import programs, usage
 from .base import START_SECONDS, STOP_SECONDS, Server, ServerUnavailable, free_ports
 from .description import Account, Native, Site, System, redact
 from .guard import freeze_tree, guard, kill_tree, wait_gone
@@ -54,6 +54,19 @@ class ProcessServer(Server):
             self._helper = self._spawn(command)
         self._start()
         self.wait_ready(START_SECONDS)
+
+    def run(self, *command: str) -> None:
+        """Run a program in the server's environment. Raises `ServerUnavailable` where it fails."""
+        super().run(*command)
+        self._run(command, "")
+
+    def cpu_seconds(self) -> float | None:
+        """Return the processor time of the server and its children."""
+        return None if self._server is None else usage.cpu_seconds(self._server.pid)
+
+    def memory(self) -> int | None:
+        """Return the proportional set size of the server and its children."""
+        return None if self._server is None else usage.memory(self._server.pid)
 
     def _environment(self) -> dict[str, str]:
         """Nothing of ours: a variable of this shell could point a server at other data."""

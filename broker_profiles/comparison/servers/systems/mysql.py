@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from urllib.parse import unquote, urlsplit
 
+from ..base import Server
 from ..description import Account, Native, Site, System
 
 
@@ -23,7 +24,9 @@ class MariaDBProcess(Native):
             f"CREATE DATABASE IF NOT EXISTS {account.name};\n"
             f"CREATE USER IF NOT EXISTS '{account.user}'@'%' IDENTIFIED BY '{account.password}';\n"
             f"GRANT ALL ON {account.name}.* TO '{account.user}'@'%';\n"
-            f"ALTER USER root@localhost IDENTIFIED BY '{account.password}';\n",
+            f"ALTER USER root@localhost IDENTIFIED BY '{account.password}';\n"
+            f"CREATE USER IF NOT EXISTS root@'127.0.0.1' IDENTIFIED BY '{account.password}';\n"
+            "GRANT ALL ON *.* TO root@'127.0.0.1';\n",
         )
 
     def setup(self, site: Site) -> Sequence[tuple[Sequence[str], str]]:
@@ -85,6 +88,26 @@ class MySQL(System):
             "MYSQL_DATABASE": account.name,
             "MYSQL_ROOT_PASSWORD": account.password,
         }
+
+    def fill(self, server: Server) -> Callable[[], None]:
+        """Read only, as providers make a database whose disk is full."""
+        _set_read_only(server.url, 1)
+        return lambda: _set_read_only(server.url, 0)
+
+
+def _set_read_only(url: str, value: int) -> None:
+    import pymysql
+
+    parts = urlsplit(url)
+    # Root has the same password, and may do what users may not.
+    connection = pymysql.connect(
+        host=parts.hostname or "127.0.0.1",
+        port=parts.port or 3306,
+        user="root",
+        password=unquote(parts.password or ""),
+    )
+    with connection, connection.cursor() as cursor:
+        cursor.execute(f"SET GLOBAL read_only = {value}")
 
 
 SYSTEM = MySQL()

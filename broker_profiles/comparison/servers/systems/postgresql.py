@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
+from ..base import Server
 from ..description import Account, Native, Site, System, without_driver
 
 
@@ -76,6 +77,20 @@ class PostgreSQL(System):
             "POSTGRES_PASSWORD": account.password,
             "POSTGRES_DB": account.name,
         }
+
+    def fill(self, server: Server) -> Callable[[], None]:
+        """Read only, as providers make a database whose disk is full."""
+        _set_read_only(server.url, "on")
+        return lambda: _set_read_only(server.url, "off")
+
+
+def _set_read_only(url: str, value: str) -> None:
+    import psycopg
+
+    own = "-c default_transaction_read_only=off"
+    with psycopg.connect(without_driver(url), autocommit=True, options=own) as connection:
+        connection.execute(f"ALTER SYSTEM SET default_transaction_read_only = {value}")
+        connection.execute("SELECT pg_reload_conf()")
 
 
 SYSTEM = PostgreSQL()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from urllib.parse import unquote, urlsplit
 
+from ..base import Server
 from ..description import Account, Native, Site, System
 
 # Two schedulers that sleep rather than spin: a test server shares its machine.
@@ -109,6 +110,12 @@ class RabbitMQ(System):
             "RABBITMQ_DEFAULT_VHOST": account.name,
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": ERLANG_ARGUMENTS,
         }
+
+    def fill(self, server: Server) -> Callable[[], None]:
+        """An alarm: it uses more memory than it may, and takes nothing from anybody."""
+        limit = ("rabbitmqctl", "set_vm_memory_high_watermark")
+        server.run(*limit, "absolute", "1MB")
+        return lambda: server.run(*limit, "0.6")
 
 
 SYSTEM = RabbitMQ()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
+from ..base import Server
 from ..description import Account, Native, Site, System
 
 # What a broker needs: each write on disk before it is answered, and never an eviction.
@@ -75,6 +76,19 @@ class Redis(System):
         # The image has no variable for a password; its entry point takes options.
         options = {**DURABLE, "save": "", "requirepass": account.password}
         return [word for name, value in options.items() for word in (f"--{name}", value)]
+
+    def fill(self, server: Server) -> Callable[[], None]:
+        """No memory is left; what it holds is kept, for nothing is evicted."""
+        _set_memory(server.url, 1)
+        return lambda: _set_memory(server.url, 0)
+
+
+def _set_memory(url: str, limit: int) -> None:
+    """Allow so many bytes of memory, 0 for any."""
+    import redis
+
+    with redis.Redis.from_url(url) as client:
+        client.config_set("maxmemory", limit)
 
 
 SYSTEM = Redis()

@@ -1,0 +1,31 @@
+"""A process whose clock is wrong, as a machine's may be: by libfaketime, where it can be had."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+
+from broker_profiles.comparison.scenario import NotApplicable
+from broker_profiles.comparison.servers import ServerUnavailable
+from broker_profiles.comparison.servers.programs import can_install, install
+from broker_profiles.profile import Profile
+
+_PROGRAM = "faketime"
+
+
+def other_clock(profile: Profile, seconds: int) -> tuple[Sequence[str], Mapping[str, str]]:
+    """Return what to put before a command, and its environment, so that its clock is so many seconds off.
+
+    The monotonic clock stays right, for the ledger is written by it. Raises `NotApplicable`.
+    """
+    if profile.broker.address in (None, "sqlite"):
+        raise NotApplicable("a file has no clock: everyone who can open it has the clock of its machine")
+    if shutil.which(_PROGRAM) is None and can_install():
+        try:
+            install(_PROGRAM)
+        except ServerUnavailable as error:
+            raise NotApplicable(str(error)) from None
+    program = shutil.which(_PROGRAM)
+    if program is None:
+        raise NotApplicable(f"{_PROGRAM} is not installed (Debian, Ubuntu: apt-get install {_PROGRAM})")
+    return [program, "-f", f"{seconds:+d}s"], {"FAKETIME_DONT_FAKE_MONOTONIC": "1"}

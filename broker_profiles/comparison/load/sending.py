@@ -1,0 +1,96 @@
+"""What a client does to send a load: functions that run in its process, each with the application.
+
+What they send is the task `mark`. Each returns the `ids` of what it sent, and the time and the
+processor time of its process that this took, in `seconds` and `cpu` seconds.
+"""
+
+from __future__ import annotations
+
+import base64
+import random
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from celery.utils import uuid
+
+from broker_profiles.comparison.load.rates import Schedule
+
+_TASK = "comparison.mark"
+
+#: How many tasks are sent between two looks at the clock.
+_BETWEEN = 10
+
+
+def one_by_one(app: Any, count: int, seconds: float, took: float = 0.0, size: int = 0) -> dict[str, Any]:
+    """Call `delay()` so many times, or as often as there is time for in so many seconds.
+
+    The tasks take `took` seconds each and carry `size` bytes of text.
+    """
+    task = app.tasks[_TASK]
+    arguments = (took, _text(size)) if size else (took,) if took else ()
+    cpu, began = time.process_time(), time.monotonic()
+    ids = list(_sent(lambda: task.delay(*arguments).id, count, seconds))
+    return {"ids": ids, **_spent(cpu, began)}
+
+
+def bulk(app: Any, count: int, seconds: float) -> dict[str, Any]:
+    """Send as many over one producer, in one of kombu's batches.
+
+    `batched` says whether the transport makes one of it; the others send each task at once.
+    """
+    task = app.tasks[_TASK]
+    with app.producer_pool.acquire(block=True) as producer:
+        cpu, began = time.process_time(), time.monotonic()
+        with producer.batch():
+            ids = list(_sent(lambda: task.apply_async(producer=producer).id, count, seconds))
+        return {"ids": ids, "batched": bool(producer.supports_batch_publish), **_spent(cpu, began)}
+
+
+def fill(app: Any, count: int, seconds: float) -> int:
+    """Send as many as fast as can be, and return how many: not a measurement, but its stage.
+
+    They are copies of one message, each with an id of its own, without what Celery does for each call.
+    """
+    queue = app.amqp.queues[app.conf.task_default_queue]
+    message = app.amqp.create_task_message(uuid(), _TASK, (), {}, ignore_result=True)
+    where = {"exchange": queue.exchange.name, "routing_key": queue.routing_key, "delivery_mode": 2}
+
+    with app.producer_pool.acquire(block=True) as producer:
+        producer.maybe_declare(queue)
+
+        def send() -> str:
+            id_: str = uuid()
+            headers = {**message.headers, "id": id_, "root_id": id_}
+            properties = {**message.properties, **where, "correlation_id": id_}
+            producer.publish(message.body, headers=headers, serializer="json", **properties)
+            return id_
+
+        with producer.batch():
+            return sum(1 for _ in _sent(send, count, seconds))
+
+
+def paced(app: Any, rate: float, seconds: float) -> dict[str, Any]:
+    """Send at a fixed rate. `intended` is id -> when it ought to have been sent."""
+    task = app.tasks[_TASK]
+    schedule = Schedule(rate, seconds)
+    cpu, began = time.process_time(), time.monotonic()
+    intended = {task.delay().id: due for due in schedule.paced(time.monotonic, time.sleep)}
+    return {"ids": list(intended), "intended": intended, **_spent(cpu, began)}
+
+
+def _sent(send: Callable[[], str], count: int, seconds: float) -> Iterator[str]:
+    deadline = time.monotonic() + seconds
+    for number in range(count):
+        yield send()
+        if number % _BETWEEN == 0 and time.monotonic() > deadline:
+            return
+
+
+def _spent(cpu: float, began: float) -> dict[str, float]:
+    return {"began": began, "seconds": time.monotonic() - began, "cpu": time.process_time() - cpu}
+
+
+def _text(size: int) -> str:
+    """Return so many characters that no store can make smaller."""
+    return base64.b64encode(random.Random(size).randbytes(size)).decode()[:size]

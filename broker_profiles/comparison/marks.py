@@ -1,0 +1,89 @@
+"""The ledger of a measurement: one short line a run of a task, for a whole event would weigh on the result.
+
+A line is `ID TIME`, written with one write when the task has finished; the time is that of its start, in
+seconds of the system's monotonic clock.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from pathlib import Path
+
+from broker_profiles.comparison.account import account
+from broker_profiles.comparison.ledger import Event
+
+_SUFFIX = ".marks"
+
+_CEILING_MARKS = 20_000
+
+
+class Marker:
+    """One process's file of marks, in a ledger's folder; a forked child has a file of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._process = 0
+        self._file = -1
+
+    def mark(self, id_: str, started: float) -> None:
+        """Write down that a task which started at this time has finished. Raises `OSError`."""
+        process = os.getpid()
+        if process != self._process:
+            path = self._folder / f"{process}-{secrets.token_hex(4)}{_SUFFIX}"
+            self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+            self._process = process
+        os.write(self._file, b"%b %.6f\n" % (id_.encode(), started))
+
+
+class Marks:
+    """The reader's side: every run so far, by task id."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._read: dict[Path, int] = {}
+        #: Task id -> the starts of its finished runs.
+        self.runs: dict[str, list[float]] = {}
+
+    def update(self) -> None:
+        """Read what is new."""
+        for path in self._folder.glob(f"*{_SUFFIX}"):
+            for line in self._news(path):
+                id_, _, started = line.decode().partition(" ")
+                self.runs.setdefault(id_, []).append(float(started))
+
+    def starts(self, ids: Iterable[str]) -> dict[str, float]:
+        """Return id -> its first start, of those of these ids that have run."""
+        return {id_: min(self.runs[id_]) for id_ in ids if id_ in self.runs}
+
+    def _news(self, path: Path) -> Iterator[bytes]:
+        offset = self._read.get(path, 0)
+        with path.open("rb") as file:
+            file.seek(offset)
+            data = file.read()
+        # A line that its writer was killed over has no end, and is none.
+        complete = data[: data.rfind(b"\n") + 1]
+        self._read[path] = offset + len(complete)
+        yield from complete.splitlines()
+
+
+def verdict(ids: Collection[str], runs: Mapping[str, list[float]]) -> dict[str, int]:
+    """Return how many of the tasks that were sent were lost, and how many ran more than once."""
+    events = [Event("sent", id_, 0.0, 0) for id_ in ids]
+    for id_ in ids:
+        for started in sorted(runs.get(id_, ())):
+            events += [Event("start", id_, started, 0), Event("finish", id_, started, 0)]
+    found = account(events)
+    return {"sent": len(found.sent), "lost": len(found.lost), "duplicated": len(found.duplicated)}
+
+
+def ceiling(folder: Path) -> float:
+    """Return how many marks one process writes a second: what no measurement can exceed."""
+    marker = Marker(folder)
+    ids = [secrets.token_hex(18) for _ in range(_CEILING_MARKS)]
+    began = time.perf_counter()
+    for id_ in ids:
+        marker.mark(id_, time.monotonic())
+    return _CEILING_MARKS / (time.perf_counter() - began)

@@ -1,0 +1,76 @@
+"""DEL-2: a broker that is killed and restarted under load loses no task whose `delay()` returned.
+
+A task may run twice: its acknowledgement can die with the broker. None may be missing.
+"""
+
+from __future__ import annotations
+
+from broker_profiles.comparison.scenario import case
+from broker_profiles.comparison.stage import Stage
+
+GUARANTEE = "DEL-2"
+
+#: How long load runs before a fault, in seconds. A quorum queue of one node that is killed within about
+#: a second of its declaration can come back without a leader.
+_BEFORE = 5.0
+
+#: Seconds between two tasks and the length of each: about as much as two processes can do.
+_EVERY, _LENGTH = 0.05, 0.08
+
+#: Within how many seconds everything has to have run; a lease of a dead worker is the longest part of it.
+_DRAINED = 45.0
+
+
+@case("the broker is killed and restarted while tasks are sent and run", quick=True)
+def killed_under_load(stage: Stage) -> None:
+    """Kill it in the middle of everything; a supervisor starts again what ended with it."""
+    stage.workers.start()
+    with stage.client.sending("note", _LENGTH, every=_EVERY):
+        stage.pause(_BEFORE)
+        stage.server.kill()
+        stage.server.start()
+        stage.workers.revive()
+        stage.pause(2)
+    _all_run(stage)
+
+
+@case("the broker is stopped and started in order, twice, while tasks are sent and run")
+def restarted_in_order(stage: Stage) -> None:
+    """Restart it as an update does: it says goodbye, and closes its port."""
+    stage.workers.start()
+    with stage.client.sending("note", _LENGTH, every=_EVERY):
+        stage.pause(_BEFORE)
+        for _ in range(2):
+            stage.server.stop()
+            stage.server.start()
+            stage.workers.revive()
+            stage.pause(2)
+    _all_run(stage)
+
+
+@case("the broker is killed and restarted in the middle of a task, with others waiting")
+def killed_in_the_middle_of_a_task(stage: Stage) -> None:
+    """Kill it while one task runs and five wait behind it, fetched ahead or not."""
+    stage.workers.start(concurrency=1)
+    stage.client.sent("note", 1)
+    stage.pause(_BEFORE)
+    (running,) = stage.client.sent("note", 1, 6.0)
+    stage.client.sent("note", 5)
+    stage.wait_for([running], 20, kind="start")
+    stage.server.kill()
+    stage.server.start()
+    stage.workers.revive()
+    _all_run(stage)
+    runs = [event for event in stage.ledger.of("start") if event.id == running]
+    stage.facts["runs of the interrupted task"] = len(runs)
+
+
+def _all_run(stage: Stage) -> None:
+    """Send one more task and let everything run; what was refused may have run or not."""
+    stage.wait_for_value(
+        lambda: not stage.client.send("note")[0].error, 30, "nothing could be sent after the restart"
+    )
+    stage.wait_for(stage.ledger.ids("sent"), _DRAINED, what="whose delay() returned have not run")
+    verdict = stage.account()
+    stage.facts["ran again after it had finished"] = len(verdict.duplicated)
+    stage.require(not verdict.unexpected, verdict.summary())

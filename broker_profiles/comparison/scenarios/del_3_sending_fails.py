@@ -1,0 +1,165 @@
+"""DEL-3: `delay()` returns once the broker holds the message, and is an error within 10 s where it cannot.
+
+Each call is timed by itself and watched from outside, so that one that hangs is ended and told of.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+from celery import Celery
+
+from broker_profiles.comparison.client import Client, Sent
+from broker_profiles.comparison.scenario import NotApplicable, case
+from broker_profiles.comparison.stage import Stage
+
+GUARANTEE = "DEL-3"
+
+#: The bound of the promise, in seconds, and how long a call is watched before it is said to hang.
+BOUND, PATIENCE = 10.0, 15.0
+
+#: How old a queue is when its broker is killed, in seconds: a quorum queue of one node that is killed
+#: within about a second of its declaration can come back without a leader.
+_AGE = 5.0
+
+#: How long all that was sent may take to run at the end, in seconds.
+_DRAINED = 30.0
+
+_TOO_LARGE = 100  # MiB
+
+
+@case("the broker refuses connections", quick=True)
+def refused(stage: Stage) -> None:
+    """Close its port: to a client with a connection, and to one without."""
+    stage.client.sent("note", 1)
+    stage.server.cut()
+    _fails_in_time(stage, stage.client, stage.another_client())
+    stage.server.heal()
+    _sends_and_runs(stage)
+
+
+@case("the broker is silent: it takes connections and answers nothing", quick=True)
+def silent(stage: Stage) -> None:
+    """Freeze it: to a client with a connection, and to one without."""
+    stage.client.sent("note", 1)
+    stage.server.freeze()
+    _fails_in_time(stage, stage.client, stage.another_client())
+    stage.server.thaw()
+    _sends_and_runs(stage)
+
+
+@case("the network between client and broker carries nothing")
+def partition(stage: Stage) -> None:
+    """Stall the network: to a client with a connection, and to one without."""
+    stage.client.sent("note", 1)
+    stage.server.stall()
+    _fails_in_time(stage, stage.client, stage.another_client())
+    stage.server.heal()
+    _sends_and_runs(stage)
+
+
+@case("the broker dies while delay() waits for it")
+def dies_while_delay_waits(stage: Stage) -> None:
+    """Freeze it so that a call waits, then kill it."""
+    _ = stage.server.link  # a file dies with the client alone
+    stage.client.sent("note", 1)
+    stage.pause(_AGE)
+    with stage.client.sending("note", every=0.1) as answers:
+        stage.pause(0.5)
+        stage.server.freeze()
+        stage.pause(1.0)
+        stage.server.kill()
+        stage.pause(1.0)
+    _in_time(stage, answers)
+    stage.require(any(answer.error for answer in answers), "no call failed while the broker was dead")
+    stage.server.start()
+    _sends_and_runs(stage)
+
+
+@case("the broker is full")
+def full(stage: Stage) -> None:
+    """Leave it no room. What it takes all the same has to survive its death."""
+    stage.client.sent("note", 1)
+    stage.pause(_AGE)
+    stage.server.fill()
+    answers = stage.client.send("note", 2, 0.0, "x" * 200_000, within=2 * PATIENCE)
+    _in_time(stage, answers)
+    stage.facts["refused while full"] = sum(1 for answer in answers if answer.error)
+    stage.server.kill()
+    stage.server.start()
+    stage.server.heal()
+    _sends_and_runs(stage)
+
+
+@case("the broker is killed while tasks are sent without a pause", quick=True)
+def killed_right_after(stage: Stage) -> None:
+    """Kill it while many are on their way: whatever `delay()` has returned for has to be there afterwards."""
+    stage.client.sent("note", 1)
+    stage.pause(_AGE)
+    with contextlib.suppress(NotApplicable):
+        stage.server.slow_down(delay=0.05)  # a longer way, with more on it at any moment
+    with stage.client.sending("note", every=0.01):
+        stage.pause(2)
+        stage.server.kill()
+    stage.server.start()
+    _sends_and_runs(stage)
+
+
+@case("the queue is deleted behind the client's back", quick=True)
+def queue_deleted(stage: Stage) -> None:
+    """Delete it: the next call fails, or makes the queue again, and never loses the task in silence."""
+    stage.client.send("note")
+    stage.another_client().call(delete_queue)
+    answers = stage.client.send("note", 3, within=3 * PATIENCE)
+    _in_time(stage, answers)
+    stage.facts["refused"] = sum(1 for answer in answers if answer.error)
+    stage.workers.start()
+    sent = {answer.id for answer in answers if not answer.error}
+    stage.wait_for(sent, _DRAINED, what="whose delay() returned have not run")
+    stage.wait_for(stage.client.sent("note", 1), _DRAINED)
+
+
+@case("a message of 100 MB is sent")
+def oversize(stage: Stage) -> None:
+    """Send one that is too large for most brokers: it runs or is refused, and the next one is sent."""
+    id_, seconds, error = stage.client.call(send_large, _TOO_LARGE, within=90)
+    stage.facts["100 MB"] = error or f"sent in {seconds:.1f} s, as {id_}"
+    _sends_and_runs(stage)
+
+
+def delete_queue(celery: Celery) -> None:
+    """Delete the queue of this run, in a client process."""
+    with celery.connection_for_write() as connection:
+        celery.amqp.queues[celery.conf.task_default_queue].bind(connection.default_channel).delete()
+
+
+def send_large(celery: Celery, mebibytes: int) -> list[Any]:
+    """Send a task with so large an argument, in a client process; return `[id, seconds, error]`."""
+    # Imported here, for only a client's process has an application.
+    from broker_profiles.comparison.clientside import send_one
+
+    return send_one(celery, "note", [0.0, "x" * (mebibytes << 20)], {}, {})
+
+
+def _fails_in_time(stage: Stage, *clients: Client) -> None:
+    """Send one task from each client, which has to fail, for the broker cannot have it."""
+    for client in clients:
+        answers = client.send("note", within=PATIENCE)
+        _in_time(stage, answers)
+        stage.require(answers[0].error, "delay() returned though the broker could not have the message")
+
+
+def _in_time(stage: Stage, answers: list[Sent]) -> None:
+    longest = max(answer.seconds for answer in answers)
+    longest = max(longest, stage.facts.get("longest call, in seconds", 0.0))
+    stage.in_time("longest call, in seconds", longest, BOUND)
+
+
+def _sends_and_runs(stage: Stage) -> None:
+    """Send one more task with the same client, and let everything run whose `delay()` returned."""
+    stage.wait_for_value(
+        lambda: not stage.client.send("note", within=2 * PATIENCE)[0].error, 30, "nothing could be sent again"
+    )
+    stage.workers.start()
+    stage.wait_for(stage.ledger.ids("sent"), _DRAINED, what="whose delay() returned have not run")

@@ -1,0 +1,107 @@
+"""DEL-4: a task longer than any timeout runs once; a worker frozen past its lease has lost what it held.
+
+The time after which a broker gives a message to somebody else is made short, and the tasks are longer.
+"""
+
+from __future__ import annotations
+
+from broker_profiles.comparison.scenario import case
+from broker_profiles.comparison.stage import Stage
+from broker_profiles.comparison.workers import Pool, Worker
+
+GUARANTEE = "DEL-4"
+
+#: After how many seconds a message is given away here; how long the long task takes.
+_TIMEOUT, _LONG = 3.0, 12.0
+
+#: How long a second run of a task that has finished is waited for, in seconds: no run may begin in it.
+_QUIET = 3.0
+
+#: Within how many seconds a message is given away: stock Redis looks every ten, RabbitMQ waits twice.
+_GIVEN_AWAY = 25.0
+
+
+@case("a task takes four times the timeout, in a pool of processes", quick=True)
+def long_task(stage: Stage) -> None:
+    """Run it, with others waiting behind it and a second worker that would take any of them."""
+    _runs_once(stage, "prefork")
+
+
+@case("a task takes four times the timeout, in a worker's only process")
+def long_task_in_solo_pool(stage: Stage) -> None:
+    """Run it where nothing but the task runs until it has finished."""
+    _runs_once(stage, "solo")
+
+
+@case("a worker is frozen past its timeout, and goes on when another has run its task")
+def frozen_worker_comes_back(stage: Stage) -> None:
+    """Freeze it in the middle of a task. The task runs elsewhere; nothing runs a third time."""
+    frozen, running = _freeze_in_the_middle(stage)
+    stage.wait_for([running], _LONG + 10)
+    stage.fault("worker thawed")
+    frozen.thaw()
+    stage.wait_for(stage.client.sent("note", 5), 20)
+    stage.pause(_QUIET)
+    runs = len(_starts(stage, running))
+    stage.require(runs == 2, f"the task of the frozen worker began {runs} times, and should have begun twice")
+
+
+@case("a worker that was frozen cannot acknowledge the task that another runs meanwhile")
+def frozen_worker_cannot_acknowledge(stage: Stage) -> None:
+    """Thaw it while another runs its task, let it finish, and kill the other: the task has to run again."""
+    frozen, running = _freeze_in_the_middle(stage)
+    other = next(worker for worker in stage.workers if worker is not frozen)
+    stage.fault("worker thawed")
+    frozen.thaw()
+    # Time for its own run to end, and for the acknowledgement that must be worth nothing.
+    stage.pause(_TIMEOUT)
+    stage.fault("other worker SIGKILL")
+    other.kill()
+    stage.wait_for_value(
+        lambda: len(_starts(stage, running)) > 2,
+        _GIVEN_AWAY,
+        "the task was not run again after the worker that held it had been killed",
+    )
+
+
+def _runs_once(stage: Stage, pool: Pool) -> None:
+    stage.shorten_timeouts(_TIMEOUT)
+    # As everybody has it who does not want to lose a task with its worker.
+    stage.set(task_acks_late=True)
+    stage.workers.start(pool=pool, concurrency=1)
+    (running,) = stage.client.sent("note", 1, _LONG)
+    stage.wait_for([running], 20, kind="start")
+    behind = stage.client.sent("note", 5)
+    stage.pause(0.5)  # time to fetch some of them ahead, where that is done
+    stage.workers.start(concurrency=1)
+    stage.wait_for([running, *behind], _LONG + 10)
+    stage.pause(_QUIET)
+    again = len(_starts(stage, running)) - 1
+    stage.require(not again, f"the long task was run again {again} times while its worker lived")
+    stage.require_clean()
+
+
+def _freeze_in_the_middle(stage: Stage) -> tuple[Worker, str]:
+    """Freeze a worker while it runs a task; return it and the task once that has begun elsewhere."""
+    stage.shorten_timeouts(_TIMEOUT)
+    stage.set(task_acks_late=True)
+    frozen = stage.workers.start(concurrency=1)
+    (running,) = stage.client.sent("note", 1, _TIMEOUT * 2)
+    stage.wait_for([running], 20, kind="start")
+    stage.workers.start(concurrency=1)
+    fault = stage.ledger.note("worker frozen", fault=True)
+    frozen.freeze()
+    stage.wait_for_value(
+        lambda: len(_starts(stage, running)) > 1,
+        _GIVEN_AWAY,
+        "the task of a frozen worker did not run elsewhere",
+    )
+    stage.facts["seconds from the freeze to the second run"] = round(
+        _starts(stage, running)[1] - fault.time, 3
+    )
+    return frozen, running
+
+
+def _starts(stage: Stage, id_: str) -> list[float]:
+    """Return when a task began, each time."""
+    return [event.time for event in stage.ledger.of("start") if event.id == id_]

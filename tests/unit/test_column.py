@@ -1,0 +1,254 @@
+"""A column names a profile and a server's version; its host leads processes to the servers, through links."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from broker_profiles import load
+from broker_profiles.comparison import column as module
+from broker_profiles.comparison.column import FULL, QUICK, Column, Host, file_variables, hosted, parse
+from broker_profiles.comparison.servers import ServerUnavailable, description, names
+from broker_profiles.errors import ConfigurationError, UnknownProfile, UnsupportedCombination
+from broker_profiles.profile import Mode
+
+# -- names ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [*FULL, *QUICK, "redis:fast", "rabbitmq+postgresql@rabbitmq:3-management"])
+def test_a_name_comes_back(name: str) -> None:
+    assert parse(name).name == parse(f"  {name} ").name == name
+
+
+def test_a_quick_run_has_no_profile_that_a_whole_one_has_not() -> None:
+    assert len(set(FULL)) == len(FULL)
+    assert {parse(name).profile.name for name in QUICK} <= {parse(name).profile.name for name in FULL}
+
+
+@pytest.mark.parametrize("name", FULL)
+def test_a_baseline_is_what_promises_nothing(name: str) -> None:
+    column = parse(name)
+    assert column.baseline is (column.profile.mode is Mode.STOCK) is (not column.profile.guarantees.kept)
+    assert column.baseline is name.startswith("stock-")
+
+
+@pytest.mark.parametrize("name", FULL)
+def test_every_server_of_a_column_can_be_had(name: str) -> None:
+    column = parse(name)
+    sides = {column.system(column.profile.broker), column.system(column.profile.results)}
+    assert sides - {None} <= set(names())
+
+
+def test_an_image_may_have_slashes_colons_and_a_digest() -> None:
+    assert parse("redis@valkey/valkey:8").image == "valkey/valkey:8"
+    assert parse("redis@redis@sha256:abc").image == "redis@sha256:abc"
+    assert parse("redis@") == Column(load("redis"))
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "says"),
+    [
+        ("rabitmq", UnknownProfile, "rabbitmq"),
+        ("", ConfigurationError, "profile"),
+        ("@redis:7", ConfigurationError, "profile"),
+        ("memory", UnsupportedCombination, "kills processes"),
+        ("embedded@redis:7", UnsupportedCombination, "no server"),
+    ],
+)
+def test_a_name_that_cannot_be_is_an_error(name: str, error: type[Exception], says: str) -> None:
+    with pytest.raises(error, match=says):
+        parse(name)
+
+
+# -- hosts ----------------------------------------------------------------------------------------
+
+
+class Greeter:
+    """A server that says which system it is and hangs up."""
+
+    def __init__(self, system: str, environ: Mapping[str, str]) -> None:
+        self.system, self.environ = system, environ
+        self.description = description.load(system)
+        self.version, self.how, self.origin = "1.0", "container", f"image of {system}"
+        self.owned, self.healed, self.closed = True, 0, 0
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = self.url_with("user:pass%40word@")
+        threading.Thread(target=self._greet, daemon=True).start()
+
+    def url_with(self, account: str) -> str:
+        scheme = {"postgresql": "postgresql", "rabbitmq": "amqp"}.get(self.system, self.system)
+        return f"{scheme}://{account}127.0.0.1:{self._listener.getsockname()[1]}/name?option=1"
+
+    def _greet(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            with client:
+                client.sendall(self.system.encode())
+
+    def digest(self) -> str:
+        return "sha256:0"
+
+    def redact(self, text: str) -> str:
+        return text
+
+    def heal(self) -> None:
+        self.healed += 1
+
+    def close(self) -> None:
+        self.closed += 1
+        self._listener.close()
+
+
+Provide = Callable[[str, Mapping[str, str]], Greeter]
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Greeter]]:
+    """The servers that were asked for."""
+    servers: list[Greeter] = []
+
+    def provide(system: str, environ: Mapping[str, str]) -> Greeter:
+        servers.append(Greeter(system, environ))
+        return servers[-1]
+
+    monkeypatch.setattr(module, "provide", provide)
+    yield servers
+    for server in servers:
+        server.close()
+
+
+def greeting(url: str) -> str:
+    """Return what answers at an address; an empty string where nothing does."""
+    parts = urlsplit(url)
+    try:
+        with socket.create_connection((parts.hostname or "", parts.port or 0), 5) as connection:
+            return connection.recv(100).decode()
+    except ConnectionError:
+        return ""
+
+
+@pytest.mark.parametrize(
+    ("name", "variables"),
+    [
+        ("rabbitmq", {"RABBITMQ_URL": "rabbitmq"}),
+        ("redis", {"REDIS_URL": "redis", "RESULT_REDIS_URL": "redis"}),
+        ("postgresql", {"DATABASE_URL": "postgresql", "RESULT_DATABASE_URL": "postgresql"}),
+        ("redis+postgresql", {"REDIS_URL": "redis", "RESULT_DATABASE_URL": "postgresql"}),
+        ("rabbitmq+redis", {"RABBITMQ_URL": "rabbitmq", "RESULT_REDIS_URL": "redis"}),
+        ("embedded+redis", {"RESULT_REDIS_URL": "redis"}),
+        ("redis+none", {"REDIS_URL": "redis"}),
+        ("stock-rabbitmq", {"RABBITMQ_URL": "rabbitmq"}),
+        ("stock-sqlalchemy", {"DATABASE_URL": "postgresql"}),
+        ("embedded", {}),
+    ],
+)
+def test_processes_are_led_to_the_servers(name: str, variables: dict[str, str], made: list[Greeter]) -> None:
+    with hosted(parse(name), {}) as host:
+        assert sorted(server.system for server in made) == sorted(set(variables.values()))
+        for direct in (False, True):
+            found = host.variables(direct=direct)
+            assert found.pop("BROKER_PROFILE") == name
+            assert {variable: greeting(url) for variable, url in found.items()} == variables
+            # Whatever else an address says stays as it is.
+            for url in found.values():
+                parts, wanted = urlsplit(url), [urlsplit(server.url) for server in made]
+                assert (parts.scheme, parts.username, parts.password, parts.path, parts.query) in [
+                    (one.scheme, one.username, one.password, one.path, one.query) for one in wanted
+                ]
+                assert (parts.netloc in [one.netloc for one in wanted]) is direct
+
+
+@pytest.mark.parametrize("name", [name for name in FULL if name != "embedded"])
+def test_a_cut_of_the_broker_is_felt_on_the_way_to_the_broker(name: str, made: list[Greeter]) -> None:
+    """For a network fault that the processes do not feel would be a promise kept by mistake."""
+    with hosted(parse(name), {}) as host:
+        profile = host.column.profile
+        url = host.variables()[module.address_variable(profile.broker.address)]
+        assert greeting(url)
+        assert host.broker_link is not None
+        host.broker_link.cut()
+        assert not greeting(url)
+        host.heal()
+        assert greeting(url)
+
+
+@pytest.mark.parametrize("name", ["redis", "postgresql", "mongodb", "stock-redis", "rabbitmq+redis"])
+def test_the_results_can_be_cut_alone(name: str, made: list[Greeter]) -> None:
+    with hosted(parse(name), {}) as host:
+        profile, variables = host.column.profile, host.variables()
+        assert host.results_link is not None
+        host.results_link.cut()
+        assert greeting(variables[module.address_variable(profile.broker.address)])
+        assert not greeting(variables["RESULT_" + module.address_variable(profile.results.address)])
+
+
+def test_an_image_is_that_of_the_broker_alone(made: list[Greeter]) -> None:
+    environ = {"PATH": "/bin", "BROKER_PROFILES_POSTGRESQL_IMAGE": "postgres:16"}
+    with hosted(parse("redis+postgresql@valkey/valkey:8"), environ):
+        by_system = {server.system: server.environ for server in made}
+        redis_variable = description.load("redis").image_variable
+        assert by_system["redis"] == {**environ, redis_variable: "valkey/valkey:8"}
+        assert by_system["postgresql"] == environ
+
+
+def test_an_address_without_an_account_stays_without_one(made: list[Greeter]) -> None:
+    with hosted(parse("redis"), {}) as host:
+        made[0].url = made[0].url_with("")
+        assert "@" not in host.variables()["REDIS_URL"]
+
+
+def test_a_host_heals_and_closes_what_it_has(made: list[Greeter]) -> None:
+    host = Host(parse("redis+postgresql"), {})
+    assert not host.started
+    host.start()
+    assert host.started and host.owned
+    assert [(one["system"], one["version"], one["how"]) for one in host.describe()] == [
+        ("redis", "1.0", "container"),
+        ("postgresql", "1.0", "container"),
+    ]
+    host.heal()
+    assert [server.healed for server in made] == [1, 1]
+    made[1].owned = False
+    assert not host.owned
+    urls = [url for name, url in host.variables().items() if name.endswith("_URL")]
+    host.close()
+    host.close()
+    assert [server.closed for server in made] == [1, 1]
+    assert list(map(greeting, urls)) == ["", ""]
+    assert not host.started
+    host.start()
+    assert len(made) == 4
+    host.close()
+    assert not [thread for thread in threading.enumerate() if thread.name == "link"]
+
+
+def test_what_was_started_is_closed_though_the_next_cannot_be_had(
+    made: list[Greeter], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    had: Any = module.provide
+
+    def provide(system: str, environ: Mapping[str, str]) -> Greeter:
+        if system == "postgresql":
+            raise ServerUnavailable("none here")
+        server: Greeter = had(system, environ)
+        return server
+
+    monkeypatch.setattr(module, "provide", provide)
+    with pytest.raises(ServerUnavailable), hosted(parse("redis+postgresql"), {}):
+        pytest.fail("not reached")
+    assert [server.closed for server in made] == [1]
+
+
+def test_a_file_is_in_the_folder_of_the_case(tmp_path: Path) -> None:
+    found = file_variables(tmp_path)
+    assert [Path(path).parent for path in found.values()] == [tmp_path] * len(found)
+    assert load("embedded", environ=found).broker.name == "embedded"

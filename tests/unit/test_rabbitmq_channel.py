@@ -1,0 +1,80 @@
+"""What RabbitMQ's channel adds to py-amqp's, without a server."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+import pytest
+from amqp.basic_message import Message
+from amqp.exceptions import RecoverableConnectionError
+from kombu.transport import pyamqp
+
+from broker_profiles.errors import Unroutable
+from broker_profiles.transports.rabbitmq import Channel, Transport
+
+
+def test_publishing_on_a_channel_whose_connection_was_lost_is_an_error_that_celery_recovers_from() -> None:
+    channel = Channel.__new__(Channel)
+    channel.connection = None
+    with pytest.raises(RecoverableConnectionError):
+        channel.basic_publish_confirm("message", exchange="", routing_key="queue")
+
+
+class Client:
+    """What a channel knows of kombu's connection."""
+
+    def __init__(self) -> None:
+        self.declared_entities = {"a queue that was declared"}
+
+
+class Connection:
+    """An open connection."""
+
+    confirm_timeout = 1.0
+
+    def __init__(self) -> None:
+        self.client = Client()
+
+
+def published(monkeypatch: pytest.MonkeyPatch, *, headers: dict[str, Any], mode: int, bound: bool) -> Channel:
+    """Publish on a broker that returns what is mandatory and reaches no queue; return the channel."""
+
+    def publish(channel: Channel, message: Message, **options: Any) -> None:
+        if options["mandatory"] and not bound:
+            channel._on_basic_return(312, "NO_ROUTE", options["exchange"], options["routing_key"], message)
+
+    monkeypatch.setattr(pyamqp.Channel, "basic_publish_confirm", publish)
+    channel = Channel.__new__(Channel)
+    channel.connection = Connection()
+    channel.events = defaultdict(set)
+    message = Message("body", application_headers=headers, delivery_mode=mode)
+    channel.basic_publish_confirm(message, exchange="tasks", routing_key="mail", mandatory=False)
+    return channel
+
+
+def test_a_task_that_reaches_no_queue_is_an_error_and_the_queue_is_declared_again_next_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with pytest.raises(Unroutable, match="mail") as raised:
+        published(monkeypatch, headers={"task": "send"}, mode=2, bound=False)
+    assert isinstance(raised.value, Transport.recoverable_channel_errors)
+    channel = published(monkeypatch, headers={"task": "send"}, mode=2, bound=True)
+    assert channel.connection.client.declared_entities
+
+
+def test_declarations_are_forgotten_with_a_task_that_reached_no_queue(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    connection = Connection()
+    monkeypatch.setattr(f"{__name__}.Connection", lambda: connection)
+    with pytest.raises(Unroutable):
+        published(monkeypatch, headers={"task": "send"}, mode=2, bound=False)
+    assert not connection.client.declared_entities
+
+
+@pytest.mark.parametrize(("headers", "mode"), [({}, 2), ({"task": "send"}, 1)])
+def test_a_broadcast_and_what_is_not_persistent_may_reach_nobody(
+    monkeypatch: pytest.MonkeyPatch, headers: dict[str, Any], mode: int
+) -> None:
+    published(monkeypatch, headers=headers, mode=mode, bound=False)

@@ -1,0 +1,105 @@
+"""The front before a server speaks TLS, and counts who took its certificate and who did not."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from broker_profiles.comparison.tls import Authority, Front, secured_url
+from tests.unit.test_link import Echo
+
+HERE = "127.0.0.1"
+
+
+@pytest.fixture
+def echo() -> Iterator[Echo]:
+    server = Echo()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path, "known")
+
+
+def trusting(authority: Authority) -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=str(authority.file))
+
+
+def speak(plain: socket.socket, context: ssl.SSLContext, words: bytes) -> bytes:
+    """Send words over TLS and return as many as come back."""
+    with context.wrap_socket(plain, server_hostname=HERE) as secured:
+        secured.sendall(words)
+        answer = b""
+        while len(answer) < len(words):
+            answer += secured.recv(65_536)
+        return answer
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("words", [b"ping", bytes(3_000_000)], ids=["few", "many"])
+def test_what_a_client_says_reaches_the_server_and_back(
+    echo: Echo, authority: Authority, words: bytes
+) -> None:
+    with Front(HERE, echo.port, authority.context(HERE)) as front:
+        plain = socket.create_connection((HERE, front.port), 10)
+        assert speak(plain, trusting(authority), words) == words
+        assert (front.accepted, front.refused) == (1, 0)
+
+
+@pytest.mark.parametrize("host", [HERE, "elsewhere.example"])
+def test_a_client_that_does_not_take_the_certificate_is_counted(
+    echo: Echo, authority: Authority, tmp_path: Path, host: str
+) -> None:
+    issuer = Authority(tmp_path, "stranger") if host == HERE else authority
+    with Front(HERE, echo.port, issuer.context(host)) as front:
+        plain = socket.create_connection((HERE, front.port), 10)
+        with pytest.raises(ssl.SSLCertVerificationError):
+            speak(plain, trusting(authority), b"ping")
+        until(lambda: front.refused == 1)
+        assert front.accepted == echo.here == 0
+
+
+def test_a_client_that_leaves_after_the_handshake_did_not_take_it(echo: Echo, authority: Authority) -> None:
+    with Front(HERE, echo.port, authority.context(HERE)) as front:
+        plain = socket.create_connection((HERE, front.port), 10)
+        trusting(authority).wrap_socket(plain, server_hostname=HERE).close()
+        until(lambda: front.refused == 1)
+        assert front.accepted == 0
+
+
+def test_a_client_of_postgresql_asks_first(echo: Echo, authority: Authority) -> None:
+    with Front(HERE, echo.port, authority.context(HERE)) as front:
+        plain = socket.create_connection((HERE, front.port), 10)
+        plain.sendall(bytes.fromhex("0000000804d2162f"))
+        assert plain.recv(1) == b"S"
+        assert speak(plain, trusting(authority), b"ping") == b"ping"
+
+
+@pytest.mark.parametrize(
+    ("url", "secured"),
+    [
+        ("amqp://u:p@h:5672/vhost", "amqps://u:p@127.0.0.1:1/vhost"),
+        ("redis://:p@h/0", "rediss://:p@127.0.0.1:1/0"),
+        ("mongodb://u:p@h/db?authSource=admin", "mongodb://u:p@127.0.0.1:1/db?authSource=admin&tls=true"),
+        (
+            "postgresql+psycopg://h/db",
+            "postgresql+psycopg://127.0.0.1:1/db?sslmode=verify-full&sslrootcert=system",
+        ),
+        ("mysql://u:p@h/db", None),
+    ],
+)
+def test_each_system_is_asked_for_tls_in_its_own_way(url: str, secured: str | None) -> None:
+    assert secured_url(url, HERE, 1) == secured
