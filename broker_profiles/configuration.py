@@ -29,6 +29,9 @@ DEBUG_VARIABLE = "BROKER_PROFILES_DEBUG"
 #: What an application gets that has no task class of its own.
 _TASK_CLASS = "broker_profiles.runtime.task:Task"
 
+#: What sends tasks in an application that says nothing else.
+_AMQP_CLASS = "broker_profiles.runtime.delays:AMQP"
+
 _ADDRESSES = ("broker_url", "result_backend")
 
 #: Variables through which Celery itself takes an address, and the setting each replaces.
@@ -67,9 +70,12 @@ def configure(
         _exit_inside_a_command(error)
         raise
     app.add_defaults(lambda: _defaults(app, chosen, settings))
-    # A baseline is Celery as it comes, its task class included.
-    if chosen.mode is not Mode.STOCK and app.task_cls == Celery.task_cls:
-        app.task_cls = _TASK_CLASS
+    # A baseline is Celery as it comes, its classes included.
+    if chosen.mode is not Mode.STOCK:
+        if app.task_cls == Celery.task_cls:
+            app.task_cls = _TASK_CLASS
+        if app.amqp_cls == Celery.amqp_cls:
+            app.amqp_cls = _AMQP_CLASS
     app.broker_profile = chosen
     _name_transport(settings)
     return app

@@ -134,5 +134,9 @@ class NoDeadLetters(BrokerProfilesError):
     """The profile {profile!r} keeps no dead letters that can be listed; `broker-profiles list` shows which do (DEL-5)."""
 
 
+class QueueDiffers(BrokerProfilesError):
+    """The queue {queue!r} exists on RabbitMQ with other arguments ({problem}). Let it run empty and delete it (`rabbitmqctl delete_queue`), or give this application another queue (task_default_queue)."""
+
+
 class Unroutable(BrokerProfilesError):
     """No queue is bound to the exchange {exchange!r} with the routing key {routing_key!r}, so the message was not sent."""

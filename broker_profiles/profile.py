@@ -125,7 +125,8 @@ class Broker:
     #: The kind of address it takes, as `settings.Environment.address` names it.
     address: str | None = None
     #: What shortens the time after which a message goes to another consumer though its own still lives: a
-    #: `BROKER_PROFILE_...` variable or one of Celery's `broker_transport_options`; empty where none does.
+    #: `BROKER_PROFILE_...` variable, a Celery setting `broker_...`, or the names of
+    #: `broker_transport_options`; empty where nothing does.
     redelivery_timeout: str = ""
     #: Whether it lives in one process, so that workers elsewhere cannot take part.
     in_process: bool = False

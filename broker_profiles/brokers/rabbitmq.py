@@ -15,7 +15,7 @@ from broker_profiles.brokers.common import late_acknowledgement, settings_for_ev
 from broker_profiles.profile import Broker, Guarantees, Mode, Setting
 from broker_profiles.settings import Environment
 
-_LATER = "not yet: dead letters on RabbitMQ need a dead-letter exchange, which is to come"
+_CLASSIC = "fast: classic queues set nothing aside"
 _TWO_BEATS = "two beats each send every tick; run one"
 
 _ALWAYS = frozenset("DEL-7 ETA-3 ORD-2 CTL-1 CTL-2 SEC-1 CFG-1".split())
@@ -70,9 +70,11 @@ def _durable(environment: Environment) -> Iterator[Setting]:
             "read_timeout": environment.number("publish_timeout_seconds"),
             "write_timeout": environment.number("publish_timeout_seconds"),
             "adjustable_prefetch": True,
+            "delivery_limit": environment.whole("delivery_limit"),
         },
-        "delay() returns once RabbitMQ has the message on a majority of its nodes; a pool can grow",
-        environment.source("publish_timeout_seconds"),
+        "delay() returns once RabbitMQ has the message on a majority of its nodes; a pool can grow; "
+        "deliveries before a dead letter",
+        ", ".join(filter(None, map(environment.source, ("publish_timeout_seconds", "delivery_limit")))),
     )
     yield Setting("task_default_queue_type", "quorum", "replicated, and counts deliveries")
     yield Setting("task_create_missing_queue_type", "quorum", "as for the default queue")
@@ -107,11 +109,11 @@ BROKER = Broker(
     settings=_settings,
     guarantees={
         Mode.DURABLE: Guarantees(
-            kept=_ALWAYS | set("DEL-1 DEL-2 DEL-3 DEL-4 DEL-6 ETA-1 ETA-2".split()),
+            kept=_ALWAYS | set("DEL-1 DEL-2 DEL-3 DEL-4 DEL-5 DEL-6 ETA-1 ETA-2".split()),
             not_offered={
-                "DEL-5": _LATER,
-                "DEL-8": _LATER,
-                "ORD-1": "quorum queues have two priorities on RabbitMQ 4 and none before",
+                "DEL-8": "not yet: some messages that cannot be read end the worker, as with Celery itself",
+                "ORD-1": "quorum queues serve two urgent messages for each other one on RabbitMQ 4, "
+                "and know no priority before",
                 "BEAT-1": _TWO_BEATS,
             },
             priority_levels=2,
@@ -124,7 +126,7 @@ BROKER = Broker(
                 "DEL-3": "fast: no publisher confirms",
                 "DEL-5": "fast: acknowledged on receipt",
                 "DEL-6": "fast: what was prefetched returns, what runs may be lost",
-                "DEL-8": _LATER,
+                "DEL-8": _CLASSIC,
                 "ETA-1": "fast: classic queues have no native delayed delivery",
                 "ETA-2": "fast: delayed tasks wait in the workers",
                 "BEAT-1": _TWO_BEATS,
@@ -133,6 +135,7 @@ BROKER = Broker(
         ),
     },
     modules=("amqp",),
+    redelivery_timeout="broker_heartbeat",
     notes={
         Mode.DURABLE: "quorum queues, publisher confirms, native delayed delivery",
         Mode.FAST: "classic queues, no confirms, acknowledged on receipt",

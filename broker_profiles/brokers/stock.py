@@ -35,6 +35,7 @@ RABBITMQ = Broker(
     settings=_at("rabbitmq"),
     guarantees=_NOTHING_PROMISED,
     modules=("amqp",),
+    redelivery_timeout="broker_heartbeat",
     notes=_NOTES,
     system="rabbitmq",
     address="rabbitmq",
@@ -48,7 +49,8 @@ REDIS = Broker(
     guarantees=_NOTHING_PROMISED,
     modules=("redis",),
     extra="redis",
-    redelivery_timeout="visibility_timeout",
+    # The last two are how often workers look for what has timed out: every 100 s.
+    redelivery_timeout="visibility_timeout unacked_restore_interval unacked_restore_throttle",
     notes=_NOTES,
     system="redis",
     address="redis",

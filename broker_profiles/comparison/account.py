@@ -18,7 +18,8 @@ Ids = frozenset[str]
 class Account:
     """What became of every task, by id.
 
-    `sent`: `delay()` returned. `lost`: sent, and never finished. `duplicated`: ran again though a run of
+    `sent`: `delay()` returned. `lost`: sent, never finished, and not seen among the dead letters, as those
+    that are `set_aside` were. `duplicated`: ran again though a run of
     it had finished, or finished more than once. `recovered`: started more than once, for a first run
     did not finish, and finished once. `unexpected`: ran, though nobody ever tried to send it.
     `unsure`: ran or may run, though `delay()` failed or never returned.
@@ -30,6 +31,7 @@ class Account:
     recovered: Ids
     unexpected: Ids
     unsure: Ids
+    set_aside: Ids = frozenset()
 
     @property
     def clean(self) -> bool:
@@ -39,10 +41,10 @@ class Account:
     def summary(self) -> str:
         """Return the verdict in words, such as `100 sent, 1 lost, 2 recovered`."""
         parts = [f"{len(self.sent):,} sent"]
-        for name in ("lost", "duplicated", "recovered", "unexpected"):
+        for name in ("lost", "duplicated", "recovered", "unexpected", "set_aside"):
             ids: Ids = getattr(self, name)
             if ids or name in ("lost", "duplicated"):
-                parts.append(f"{len(ids):,} {name}")
+                parts.append(f"{len(ids):,} {name.replace('_', ' ')}")
         return ", ".join(parts)
 
 
@@ -53,6 +55,7 @@ def account(events: Iterable[Event]) -> Account:
     starts: dict[str, int] = {}
     finishes: dict[str, int] = {}
     duplicated: set[str] = set()
+    dead: set[str] = set()
     for event in sorted(events, key=lambda event: event.time):
         match event.kind:
             case "sending" | "refused":
@@ -67,18 +70,21 @@ def account(events: Iterable[Event]) -> Account:
                 finishes[event.id] = finishes.get(event.id, 0) + 1
                 if finishes[event.id] > 1:
                     duplicated.add(event.id)
+            case "dead":
+                dead.add(event.id)
             case _:
                 pass
     finished = set(finishes)
     return Account(
         sent=frozenset(sent),
-        lost=frozenset(sent - finished),
+        lost=frozenset(sent - finished - dead),
         duplicated=frozenset(duplicated),
         recovered=frozenset(
             id_ for id_, count in starts.items() if count > 1 and id_ in finished and id_ not in duplicated
         ),
         unexpected=frozenset((set(starts) | finished) - sent - tried),
         unsure=frozenset(tried - sent),
+        set_aside=frozenset(dead - finished),
     )
 
 

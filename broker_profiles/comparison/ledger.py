@@ -26,7 +26,7 @@ from types import TracebackType
 from typing import Any, Literal, get_args
 from urllib.parse import urlsplit
 
-Kind = Literal["sending", "sent", "refused", "start", "finish", "ready", "fault", "note"]
+Kind = Literal["sending", "sent", "refused", "start", "finish", "dead", "ready", "fault", "note"]
 KINDS: tuple[str, ...] = get_args(Kind)
 
 #: Where a process finds its ledger: a folder, or `tcp://HOST:PORT` of a collector.
@@ -41,7 +41,8 @@ class Event:
     """One line of the ledger.
 
     `sending` and then `sent` or `refused` come from a client, `start` and `finish` from a task, `ready`
-    from a worker (its id is the worker's name), `fault` and `note` from the scenario. `process` is a
+    from a worker (its id is the worker's name), `fault` and `note` from the scenario, and `dead` where it
+    has found a task among the dead letters. `process` is a
     process id, `text` what a reader should know (the error of a refusal, the name of a fault), and
     `again` whether the broker said that this message had been delivered before.
     """
@@ -138,6 +139,10 @@ class Ledger:
     def note(self, text: str, *, fault: bool = False) -> Event:
         """Write down what the scenario does, so that the timeline shows it."""
         return self._recorder.record("fault" if fault else "note", "", text)
+
+    def dead(self, id_: str, reason: str) -> Event:
+        """Write down that a task was found among the dead letters."""
+        return self._recorder.record("dead", id_, reason)
 
     def _files(self) -> Iterable[Path]:
         return self.folder.glob(f"*{_SUFFIX}")

@@ -142,14 +142,20 @@ class Stage:
             raise PromiseBroken(verdict.summary())
 
     def dead_letter(self, id_: str) -> DeadLetter | None:
-        """Return the dead letter of a task; none where there is none yet, or the profile keeps none."""
+        """Return the dead letter of a task; none where there is none yet, or the profile keeps none.
+
+        One that was found counts as set aside and not as lost.
+        """
         try:
             letters = self.client.dead_letters()
         except ClientError as error:
             if error.kind == NoDeadLetters.__name__:
                 return None
             raise
-        return next((letter for letter in letters if letter.task_id == id_), None)
+        found = next((letter for letter in letters if letter.task_id == id_), None)
+        if found is not None and id_ not in self.ledger.ids("dead"):
+            self.ledger.dead(id_, ": ".join(filter(None, (found.reason, found.detail))))
+        return found
 
     def not_applicable(self, why: str) -> None:
         """End the case: it cannot be tried here. Raises `NotApplicable`."""
@@ -192,8 +198,10 @@ class Stage:
             self.not_applicable("a message is not given away by time here")
         if option.startswith("BROKER_PROFILE_"):
             self.configure(**{option: f"{seconds:g}"})
+        elif option.startswith("broker_"):
+            self.set(**{option: round(seconds)})
         else:
-            self.set(broker_transport_options={option: seconds})
+            self.set(broker_transport_options=dict.fromkeys(option.split(), seconds))
         self.facts["timeout shortened to"] = seconds
 
     def expire_results(self, seconds: int) -> None:

@@ -7,15 +7,15 @@ read. It stays until a person has looked at it and either replays or discards it
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 
 from celery import Celery
 
 from broker_profiles.errors import NoDeadLetters
-from broker_profiles.transports import envelope, leased, store
+from broker_profiles.transports import envelope, store
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,8 @@ class DeadLetter:
     """A message set aside.
 
     `reason` is `deliveries exhausted`, `rejected` or `unreadable`, and `detail` what is known beyond that.
-    `deliveries` is how often it was delivered. `task` and `task_id` are empty where the message does not say.
+    `deliveries` is how often it was delivered, as far as the broker says. `task` and `task_id` are empty
+    where the message does not say.
     """
 
     #: Names this dead letter in `replay_dead_letters` and `discard_dead_letters`.
@@ -42,7 +43,7 @@ def list_dead_letters(app: Celery, queue: str | None = None, limit: int = 100) -
 
     Raises `NoDeadLetters` where the profile keeps none, and `StoreError`.
     """
-    with _store(app) as opened:
+    with _keeper(app) as opened:
         return [_shown(letter) for letter in opened.dead_letters(queue, limit)]
 
 
@@ -51,7 +52,7 @@ def replay_dead_letters(app: Celery, ids: Iterable[str]) -> int:
 
     Raises `NoDeadLetters` where the profile keeps none, and `StoreError`.
     """
-    with _store(app) as opened:
+    with _keeper(app) as opened:
         return opened.replay(list(ids))
 
 
@@ -60,20 +61,32 @@ def discard_dead_letters(app: Celery, ids: Iterable[str]) -> int:
 
     Raises `NoDeadLetters` where the profile keeps none, and `StoreError`.
     """
-    with _store(app) as opened:
+    with _keeper(app) as opened:
         return opened.discard(list(ids))
 
 
+class _Keeper(Protocol):
+    """What a transport knows of its dead letters: a `Store`, or RabbitMQ's queues of them."""
+
+    def dead_letters(self, queue: str | None = None, limit: int = 100) -> list[store.DeadLetter]: ...
+
+    def replay(self, ids: Sequence[int | str]) -> int: ...
+
+    def discard(self, ids: Sequence[int | str]) -> int: ...
+
+
 @contextlib.contextmanager
-def _store(app: Celery) -> Iterator[store.Store]:
+def _keeper(app: Celery) -> Iterator[_Keeper]:
     # A connection of its own: those of the pool may be in use by another thread.
     with app.connection_for_write() as connection:
         transport = connection.transport
-        if not isinstance(transport, leased.Transport):
+        keeper = None
+        if hasattr(transport, "dead_letters"):
+            keeper = transport.dead_letters(connection, list(app.amqp.queues))
+        if keeper is None:
             profile = getattr(app, "broker_profile", None)
             raise NoDeadLetters(profile=profile.name if profile else transport.driver_type)
-        connection.connect()
-        yield transport.store
+        yield keeper
 
 
 def _shown(letter: store.DeadLetter) -> DeadLetter:

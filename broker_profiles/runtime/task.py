@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,12 +9,10 @@ from celery import Task as CeleryTask
 from celery.utils import uuid
 
 from broker_profiles.runtime.publish import Shortcut
+from broker_profiles.transports.routing import DELAYED_KEY
 
 #: RabbitMQ's native delayed delivery counts whole seconds, and Celery refuses less than one.
 _SHORTEST_DELAY = 1.0
-
-#: What native delayed delivery puts before a routing key: one bit for each power of two of seconds.
-_DELAYED_KEY = re.compile(r"^(?:[01]\.){28}")
 
 _UNKNOWN: Any = object()
 
@@ -66,7 +63,7 @@ class Task(CeleryTask):  # type: ignore[misc]
         return super().signature_from_request(request, args, kwargs, queue, **extra)
 
     def _queue_of(self, delivery_info: dict[str, Any]) -> str | None:
-        key = _DELAYED_KEY.sub("", delivery_info.get("routing_key") or "")
+        key = DELAYED_KEY.sub("", delivery_info.get("routing_key") or "")
         queues = self.app.amqp.queues
         names = [name for name, queue in queues.items() if key and queue.routing_key == key]
         return names[0] if len(names) == 1 else None

@@ -280,7 +280,7 @@ class Channel(virtual.Channel):  # type: ignore[misc]
             delivery_tag=tag,
             content_type=parts.content_type,
             content_encoding=parts.content_encoding,
-            headers=parts.headers,
+            headers=routing.now_due(parts.headers, datetime.now(UTC)),
             properties=parts.properties,
             delivery_info=info,
         )

@@ -151,6 +151,10 @@ class Transport(virtual.Transport):  # type: ignore[misc]
         """Return the address for people to read."""
         return uri if include_password else redact(uri)
 
+    def dead_letters(self, connection: Any, queues: Sequence[str]) -> Store:
+        """Return what knows the dead letters of all queues. Raises `StoreUnavailable`."""
+        return self.store
+
     # -- routing ----------------------------------------------------------------------------------
 
     def route(self, exchange: str, routing_key: str) -> list[str]:

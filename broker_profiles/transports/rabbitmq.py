@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
-from amqp.exceptions import RecoverableConnectionError
+from amqp.exceptions import PreconditionFailed, RecoverableConnectionError
+from kombu import Connection as KombuConnection
 from kombu.transport import pyamqp
 
-from broker_profiles.errors import Unroutable
+from broker_profiles.errors import QueueDiffers, Unroutable
+from broker_profiles.transports import rabbitmq_dead, routing
 from broker_profiles.transports.rabbitmq_heartbeat import Beating
 
 #: Seconds, where `broker_transport_options` names none.
 _DEFAULT_TIMEOUT = 3.0
 
 _PERSISTENT = 2
+
+
+class Message(pyamqp.Message):  # type: ignore[misc]
+    """A delivered message; what RabbitMQ has delayed is due, whatever the clock here says."""
+
+    headers: dict[str, Any]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if routing.DELAYED_KEY.match(self.delivery_info.get("routing_key") or ""):
+            self.headers = routing.now_due(self.headers, datetime.now(UTC))
 
 
 @dataclass(slots=True)
@@ -35,6 +49,8 @@ class Channel(pyamqp.Channel):  # type: ignore[misc]
     with `adjustable_prefetch` a consumer has parts that share its prefetch, and changes by a part more or
     less: one that is ended keeps what it holds until that is acknowledged.
     """
+
+    Message = Message
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -76,6 +92,32 @@ class Channel(pyamqp.Channel):  # type: ignore[misc]
             super().basic_consume(consumer.queue, part, **consumer.options)
             consumer.parts[part] = missing
             super().basic_qos(0, self._prefetch, False)
+
+    def queue_declare(
+        self,
+        queue: str = "",
+        passive: bool = False,
+        durable: bool = False,
+        exclusive: bool = False,
+        auto_delete: bool = True,
+        nowait: bool = False,
+        arguments: Any = None,
+    ) -> Any:
+        """Declare a queue, and one beside it for the dead letters of a queue for tasks.
+
+        Raises `QueueDiffers` where it exists with other arguments.
+        """
+        declare = super().queue_declare
+        limit = self.connection.delivery_limit
+        if limit and not passive and rabbitmq_dead.keeps_tasks(arguments or {}):
+            version = str(self.connection.server_properties.get("version", ""))
+            dead = rabbitmq_dead.dead_letter_queue(queue)
+            declare(dead, False, True, False, False, False, rabbitmq_dead.dead_letter_arguments(version))
+            arguments = rabbitmq_dead.with_dead_letters(queue, arguments, limit)
+        try:
+            return declare(queue, passive, durable, exclusive, auto_delete, nowait, arguments)
+        except PreconditionFailed as error:
+            raise QueueDiffers(queue=queue, problem=error.reply_text) from None
 
     def basic_publish_confirm(self, message: Any, **kwargs: Any) -> Any:
         """Publish, and wait for the confirm.
@@ -125,17 +167,29 @@ class Connection(Beating, pyamqp.Connection):  # type: ignore[misc]
         *args: Any,
         confirm_timeout: float = _DEFAULT_TIMEOUT,
         adjustable_prefetch: bool = False,
+        delivery_limit: int = 0,
         **kwargs: Any,
     ) -> None:
         self.confirm_timeout = confirm_timeout
         self.adjustable_prefetch = adjustable_prefetch
+        #: Deliveries after which a task becomes a dead letter; 0 for no such limit.
+        self.delivery_limit = delivery_limit
         super().__init__(*args, **kwargs)
+
+
+def _dead_letters(
+    transport: Any, connection: KombuConnection, queues: list[str]
+) -> rabbitmq_dead.DeadLetters | None:
+    """Return the dead letters of queues, none where this profile sets no message aside."""
+    limit = connection.transport_options.get("delivery_limit")
+    return rabbitmq_dead.DeadLetters(connection, queues, limit) if limit else None
 
 
 class Transport(pyamqp.Transport):  # type: ignore[misc]
     """Celery's messages over AMQP."""
 
     Connection = Connection
+    dead_letters = _dead_letters
     channel_errors = (*pyamqp.Transport.channel_errors, Unroutable)
     recoverable_channel_errors = (*pyamqp.Transport.recoverable_channel_errors, Unroutable)
 
@@ -144,5 +198,6 @@ class SSLTransport(pyamqp.SSLTransport):  # type: ignore[misc]
     """Celery's messages over AMQP and TLS."""
 
     Connection = Connection
+    dead_letters = _dead_letters
     channel_errors = Transport.channel_errors
     recoverable_channel_errors = Transport.recoverable_channel_errors

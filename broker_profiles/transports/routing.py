@@ -10,9 +10,15 @@ from typing import Any
 
 LOWEST_PRIORITY, HIGHEST_PRIORITY = 0, 9
 
-
 #: The kind of an exchange that another process declared.
 UNKNOWN = "unknown"
+
+#: What RabbitMQ's native delayed delivery puts before a routing key: a bit for each power of two of seconds.
+DELAYED_KEY = re.compile(r"^(?:[01]\.){28}")
+
+#: How far ahead the eta of a message that has been delayed may be, in seconds: stores keep milliseconds,
+#: and RabbitMQ counts whole seconds.
+_NOT_YET = 1.0
 
 
 def route(kind: str, bindings: Iterable[tuple[str, str]], routing_key: str) -> list[str]:
@@ -72,6 +78,15 @@ def delay_of(headers: dict[str, Any], now: datetime) -> float:
     if when.tzinfo is None:
         when = when.replace(tzinfo=UTC)
     return max(0.0, (when - now).total_seconds())
+
+
+def now_due(headers: dict[str, Any], now: datetime) -> dict[str, Any]:
+    """Return the headers of a task that was delayed until its `eta`, and is delivered.
+
+    Without an `eta` that is still ahead: then the clock of this process is behind, and its worker, which
+    goes by it, would wait once more.
+    """
+    return {**headers, "eta": None} if delay_of(headers, now) > _NOT_YET else headers
 
 
 def expiry_of(properties: dict[str, Any]) -> float | None:

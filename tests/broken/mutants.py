@@ -15,7 +15,7 @@ from typing import Any, Self
 from unittest.mock import patch
 
 from broker_profiles.errors import StoreError
-from broker_profiles.transports import sqlite, sqlite_tables
+from broker_profiles.transports import channel, leased, routing, sqlite, sqlite_tables
 from broker_profiles.transports.sqlite import SQLiteStore
 from broker_profiles.transports.sqlite_file import SQLiteFile
 from broker_profiles.transports.store import Delivery, Outgoing, Receipt
@@ -52,6 +52,10 @@ class ForgetsToRenew(sqlite.Transport):
 
 
 class _UnfencedStore(SQLiteStore):
+    def renew(self, consumer: str, queues: Sequence[str]) -> bool:
+        super().renew(consumer, queues)
+        return True
+
     def acknowledge(self, receipts: Sequence[Receipt]) -> None:
         with self._file.transaction() as connection:
             ids = [(receipt.message,) for receipt in receipts]
@@ -65,7 +69,11 @@ class _UnfencedStore(SQLiteStore):
 
 
 class HasNoFence(sqlite.Transport):
-    """An old acknowledgement removes what another worker holds by now."""
+    """An old acknowledgement removes what another worker holds by now.
+
+    Neither of two fences holds: a worker does not learn that its lease has run out, whereupon it would
+    forget what it held, and the store does not compare tokens. Either of them alone would be enough.
+    """
 
     store_class = _UnfencedStore
 
@@ -219,10 +227,24 @@ class _HastyStore(_ChangedStore):
     change = {"delay": 0.0}
 
 
-class HoldsDelayedInTheWorker(sqlite.Transport):
-    """A delayed message goes to a worker at once, which waits itself, as with Celery's own transports."""
+class DeliversDelayedAtOnce(sqlite.Transport):
+    """A delayed message is delivered like any other."""
 
     store_class = _HastyStore
+
+
+class _CredulousChannel(channel.Channel):
+    def _message(self, delivery: Delivery, *, no_ack: bool) -> Any:
+        with patch.object(routing, "now_due", lambda headers, now: headers):
+            return super()._message(delivery, no_ack=no_ack)
+
+
+class HoldsDelayedInTheWorker(DeliversDelayedAtOnce):
+    """And the worker waits itself until it is due, as with Celery's own transports."""
+
+    def create_channel(self, connection: Any) -> Any:
+        with patch.object(leased, "Channel", _CredulousChannel):
+            return super().create_channel(connection)
 
 
 class _LastingStore(_ChangedStore):

@@ -19,6 +19,7 @@ from broker_profiles.comparison.matrix import Standing, standing
 from broker_profiles.comparison.run import Attempt, attempt
 from broker_profiles.comparison.scenario import Case, all_cases, select
 from broker_profiles.comparison.stage import Stage
+from broker_profiles.profile import CONTRACT
 
 ROOT = Path(__file__).parents[2]
 
@@ -55,20 +56,23 @@ MUTANTS = [
     Mutant("LosesOneInAThousand", "DEL-2", "thousands", r"^5 of 5,000 tasks"),
     Mutant("StoresLater", "DEL-3", "killed_right_after", "have not run"),
     Mutant("SwallowsPublishErrors", "DEL-3", "silent", "though the broker could not have the message"),
+    Mutant("ForgetsToRenew", "DEL-4", "long_task", "was run again"),
+    Mutant("HasNoFence", "DEL-4", "frozen_worker_cannot_acknowledge", "was not run again"),
     Mutant("NeverSetsAside", "DEL-5", "child_killed_each_time", "goes on"),
     Mutant("DeliversTwice", "DEL-6", "terminated", r"\d+ duplicated"),
     Mutant("GivesNothingBack", "DEL-6", "acknowledgements_on_the_way", "have no finish"),
     Mutant("LosesOneInFifty", "DEL-6", "acknowledgements_on_the_way", "have no finish"),
     Mutant("StaysAway", "DEL-7", "frozen", "have no finish"),
     Mutant("ThrowsAwayWhatItCannotRead", "DEL-8", "bodies", "nor become dead letters"),
+    Mutant("DeliversDelayedAtOnce", "ETA-1", "on_time", "early"),
     Mutant("HoldsDelayedInTheWorker", "ETA-1", "restarts", "a task's time to its start"),
     Mutant("HoldsDelayedInTheWorker", "ETA-2", "a_hundred_thousand", "the worker has grown"),
     Mutant("IgnoresExpires", "ETA-3", "asked_for", "hands out a task that has expired"),
-    Mutant("IgnoresPriority", "ORD-1", "every_level", "more urgent"),
-    Mutant("LastInFirstOut", "ORD-2", "waiting_tasks", "before an earlier one", fast=True),
+    Mutant("IgnoresPriority", "ORD-1", "every_priority", "they ran in the order", fast=True),
+    Mutant("LastInFirstOut", "ORD-2", "one_process", "before one that was sent earlier", fast=True),
     Mutant("private", "RES-1", "other_readers", "was read as PENDING"),
     Mutant("miscounted", "RES-2", "with_counting", "a chord of 20 failed"),
-    Mutant("everlasting", "RES-3", "expires", "that had expired was read", fast=True),
+    Mutant("everlasting", "RES-3", "expires", "that had expired was read"),
     Mutant("dropped", "RES-4", "finished_meanwhile", "result was lost"),
     Mutant("LosesBroadcasts", "CTL-1", "inspected", "did not answer"),
     Mutant("LosesEvents", "CTL-2", "received", "not every event is seen"),
@@ -156,3 +160,9 @@ def test_the_table_names_cases_that_there_are() -> None:
     for mutant in MUTANTS:
         assert f"{mutant.promise}/{mutant.case}" in known
     assert select(known.values(), ["DEL-2/thousands"]) == [THOUSANDS]
+
+
+def test_every_promise_is_broken_by_one() -> None:
+    """But those in which neither a transport nor a result store has a part: settings, beat, the network."""
+    broken = {mutant.promise for mutant in MUTANTS}
+    assert set(CONTRACT) - broken == {"CFG-1", "BEAT-1", "SEC-1"}

@@ -20,7 +20,7 @@ from broker_profiles.comparison.account import (
 from broker_profiles.comparison.ledger import KINDS, Event, Kind
 
 #: What can become of one task: its events in their order, and the sets it then belongs to.
-#: A digit is the process of a start or finish; `!` is `sent`, `?` `sending`, `x` `refused`.
+#: A digit is the process of a start or finish; `!` is `sent`, `?` `sending`, `x` `refused`, `d` `dead`.
 HISTORIES: dict[str, set[str]] = {
     "?! s1 f1": {"sent"},
     "? s1 f1 !": {"sent"},
@@ -36,6 +36,10 @@ HISTORIES: dict[str, set[str]] = {
     "?! s1 s2 f1 f2": {"sent", "duplicated"},
     "?! s1 s2 f2 s3 f3": {"sent", "duplicated"},
     "?! s1 s2 f2 f1": {"sent", "duplicated"},
+    "?! d": {"sent", "set_aside"},
+    "?! s1 s2 d": {"sent", "set_aside"},
+    "?! s1 d s2 f2": {"sent", "recovered"},
+    "? d": {"unsure", "set_aside"},
     "?x": {"unsure"},
     "?": {"unsure"},
     "?x s1 f1": {"unsure"},
@@ -49,8 +53,15 @@ HISTORIES: dict[str, set[str]] = {
     "s1 s2 f2": {"unexpected", "recovered"},
 }
 
-SETS = ("sent", "lost", "duplicated", "recovered", "unexpected", "unsure")
-_KINDS: dict[str, Kind] = {"?": "sending", "!": "sent", "x": "refused", "s": "start", "f": "finish"}
+SETS = ("sent", "lost", "duplicated", "recovered", "unexpected", "unsure", "set_aside")
+_KINDS: dict[str, Kind] = {
+    "?": "sending",
+    "!": "sent",
+    "x": "refused",
+    "s": "start",
+    "f": "finish",
+    "d": "dead",
+}
 
 
 def signs(history: str) -> list[tuple[Kind, int]]:
@@ -131,6 +142,7 @@ def test_whatever_happens_the_sets_are_disjoint_where_they_must_be(events: list[
         ("lost", "recovered"),
         ("lost", "unexpected"),
         ("lost", "unsure"),
+        ("lost", "set_aside"),
         ("duplicated", "recovered"),
         ("sent", "unexpected"),
         ("sent", "unsure"),

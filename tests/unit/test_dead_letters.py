@@ -120,7 +120,7 @@ def test_a_dead_letter_cannot_be_changed(app: Celery, store: SQLiteStore) -> Non
     assert isinstance(letter, DeadLetter)
 
 
-@pytest.mark.parametrize("profile", ["rabbitmq", "stock-rabbitmq", "stock-redis", "stock-sqlalchemy"])
+@pytest.mark.parametrize("profile", ["rabbitmq:fast", "stock-rabbitmq", "stock-redis", "stock-sqlalchemy"])
 def test_a_profile_without_dead_letters_says_so_before_it_connects(profile: str) -> None:
     # Nothing listens there: it must not matter.
     nowhere = {"RABBITMQ_URL": "amqp://127.0.0.1:1//", "REDIS_URL": "redis://127.0.0.1:1/0"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -78,3 +79,18 @@ def test_a_broadcast_and_what_is_not_persistent_may_reach_nobody(
     monkeypatch: pytest.MonkeyPatch, headers: dict[str, Any], mode: int
 ) -> None:
     published(monkeypatch, headers=headers, mode=mode, bound=False)
+
+
+@pytest.mark.parametrize(
+    ("key", "held"), [("0." * 26 + "1.0.mail", False), ("mail", True), ("0.1.mail", True)]
+)
+def test_only_what_rabbitmq_has_delayed_is_not_delayed_by_a_clock_that_is_behind(
+    key: str, held: bool
+) -> None:
+    in_an_hour = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+    raw = Message(
+        "{}", application_headers={"task": "send", "eta": in_an_hour}, content_type="application/json"
+    )
+    raw.delivery_info = {"routing_key": key}
+    message = Channel.Message(raw, channel=Channel.__new__(Channel))
+    assert message.headers["eta"] == (in_an_hour if held else None)

@@ -99,6 +99,15 @@ def test_eta_becomes_a_delay() -> None:
     assert routing.expiry_of({}) is None
 
 
+@pytest.mark.parametrize(("ahead", "kept"), [(-90, True), (0, True), (0.9, True), (2, False), (3600, False)])
+def test_an_eta_that_has_come_is_not_waited_for_again_by_a_clock_that_is_behind(
+    ahead: float, kept: bool
+) -> None:
+    now = datetime(2026, 1, 1, 12, tzinfo=UTC)
+    headers = {"eta": (now + timedelta(seconds=ahead)).isoformat(), "id": "1"}
+    assert routing.now_due(headers, now) == (headers if kept else {"eta": None, "id": "1"})
+
+
 def deliveries(count: int) -> list[Delivery]:
     return [Delivery("q", b"", 0, Receipt(number, 1), 1) for number in range(count)]
 

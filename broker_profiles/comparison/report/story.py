@@ -16,7 +16,7 @@ _LINES = 80
 #: The width of a strip, in units of its own; ticks that fall on one are drawn once.
 WIDTH = 1000
 
-_SETS = ("lost", "duplicated", "recovered", "unexpected")
+_SETS = ("lost", "duplicated", "recovered", "unexpected", "set_aside")
 
 _COUNTED = {"sent": "sent", "refused": "refused", "start": "started", "finish": "finished"}
 
@@ -80,7 +80,7 @@ def strip(case: Mapping[str, Any]) -> Strip | None:
 
 
 def _told(account: Mapping[str, Any]) -> frozenset[str]:
-    return frozenset(id_ for name in _SETS for id_ in account[name]["ids"][:_TOLD])
+    return frozenset(id_ for name in _SETS if name in account for id_ in account[name]["ids"][:_TOLD])
 
 
 def _lines(events: Sequence[Mapping[str, Any]], told: frozenset[str]) -> Iterator[Line]:
@@ -105,6 +105,8 @@ def _line(event: Mapping[str, Any], told: frozenset[str]) -> Line | None:
     match kind:
         case "fault" | "note":
             return Line(t, kind, text)
+        case "dead":
+            return Line(t, "note", f"is a dead letter: {text}", id_)
         case "ready":
             return Line(t, kind, f"worker {id_} is ready")
         case "sent" if id_ in told:

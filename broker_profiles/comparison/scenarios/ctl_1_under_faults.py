@@ -1,4 +1,4 @@
-"""CTL-1, when something is wrong: frozen workers, a restarted broker, others on it, a busy solo worker."""
+"""CTL-1: remote control after a freeze, a restart of the broker, beside others on it, of a busy worker."""
 
 from __future__ import annotations
 
@@ -52,13 +52,16 @@ def two_applications(stage: Stage) -> None:
     """Give a worker and a client other names on the same server: each client reaches its own worker."""
     elsewhere = {PREFIX_VARIABLE: f"{stage.prefix}-other"}
     ours, theirs = stage.workers.start(), stage.workers.start(environ=elsewhere)
-    for client, worker in ((stage.client, ours), (stage.another_client(elsewhere), theirs)):
+    other = stage.another_client(elsewhere)
+    for client, worker in ((stage.client, ours), (other, theirs)):
         names = {name for reply in client.control("ping", within=3.0) for name in reply}
         stage.require(names == {worker.name}, f"{sorted(names)} answer, and not {worker.name} alone")
     sent = stage.client.sent("note", 5)
     stage.wait_for(sent, BOUND)
     active = {event.process for event in stage.ledger.of("start")}
     stage.require(not active & set(theirs.children()), "a worker ran a task of another application")
+    theirs.kill()
+    other.clean()
 
 
 @case("a solo worker that is busy answers when it is free")

@@ -71,10 +71,10 @@ def received(stage: Stage) -> None:
 
     good, (bad,) = stage.client.sent("note", 5), stage.client.sent("fail")
     (again,) = stage.client.sent("again", 1, 1.0)
-    (running,) = stage.client.sent("note", 1, 3.0)
+    (running,) = stage.client.sent("note", 1, 4.0)
     stage.wait_for([running], BOUND, kind="start")
     (revoked,) = stage.client.sent("note")
-    stage.client.control("revoke", within=0.5, task_id=revoked)
+    stage.require(stage.client.control("revoke", within=1.5, task_id=revoked), "no answer to `revoke`")
     steps = ("task-sent", "task-received", "task-started")
     for id_ in (*good, running):
         expect("a task that succeeds", *((step, id_) for step in (*steps, "task-succeeded")))

@@ -5,6 +5,7 @@ The time after which a broker gives a message to somebody else is made short, an
 
 from __future__ import annotations
 
+from broker_profiles.comparison.ledger import Event
 from broker_profiles.comparison.scenario import case
 from broker_profiles.comparison.stage import Stage
 from broker_profiles.comparison.workers import Pool, Worker
@@ -36,7 +37,7 @@ def long_task_in_solo_pool(stage: Stage) -> None:
 @case("a worker is frozen past its timeout, and goes on when another has run its task")
 def frozen_worker_comes_back(stage: Stage) -> None:
     """Freeze it in the middle of a task. The task runs elsewhere; nothing runs a third time."""
-    frozen, running = _freeze_in_the_middle(stage)
+    frozen, _, running = _freeze_in_the_middle(stage)
     stage.wait_for([running], _LONG + 10)
     stage.fault("worker thawed")
     frozen.thaw()
@@ -49,8 +50,7 @@ def frozen_worker_comes_back(stage: Stage) -> None:
 @case("a worker that was frozen cannot acknowledge the task that another runs meanwhile")
 def frozen_worker_cannot_acknowledge(stage: Stage) -> None:
     """Thaw it while another runs its task, let it finish, and kill the other: the task has to run again."""
-    frozen, running = _freeze_in_the_middle(stage)
-    other = next(worker for worker in stage.workers if worker is not frozen)
+    frozen, other, running = _freeze_in_the_middle(stage)
     stage.fault("worker thawed")
     frozen.thaw()
     # Time for its own run to end, and for the acknowledgement that must be worth nothing.
@@ -68,12 +68,10 @@ def _runs_once(stage: Stage, pool: Pool) -> None:
     stage.shorten_timeouts(_TIMEOUT)
     # As everybody has it who does not want to lose a task with its worker.
     stage.set(task_acks_late=True)
-    stage.workers.start(pool=pool, concurrency=1)
+    for _ in range(2):
+        stage.workers.start(pool=pool, concurrency=1)
     (running,) = stage.client.sent("note", 1, _LONG)
-    stage.wait_for([running], 20, kind="start")
     behind = stage.client.sent("note", 5)
-    stage.pause(0.5)  # time to fetch some of them ahead, where that is done
-    stage.workers.start(concurrency=1)
     stage.wait_for([running, *behind], _LONG + 10)
     stage.pause(_QUIET)
     again = len(_starts(stage, running)) - 1
@@ -81,14 +79,16 @@ def _runs_once(stage: Stage, pool: Pool) -> None:
     stage.require_clean()
 
 
-def _freeze_in_the_middle(stage: Stage) -> tuple[Worker, str]:
-    """Freeze a worker while it runs a task; return it and the task once that has begun elsewhere."""
+def _freeze_in_the_middle(stage: Stage) -> tuple[Worker, Worker, str]:
+    """Freeze a worker while it runs a task; return it, the other, and the task once that has begun there."""
     stage.shorten_timeouts(_TIMEOUT)
     stage.set(task_acks_late=True)
-    frozen = stage.workers.start(concurrency=1)
+    workers = [stage.workers.start(concurrency=1) for _ in range(2)]
     (running,) = stage.client.sent("note", 1, _TIMEOUT * 2)
     stage.wait_for([running], 20, kind="start")
-    stage.workers.start(concurrency=1)
+    (start,) = _starts(stage, running)
+    workers.sort(key=lambda worker: start.process in worker.children())
+    other, frozen = workers
     fault = stage.ledger.note("worker frozen", fault=True)
     frozen.freeze()
     stage.wait_for_value(
@@ -96,12 +96,11 @@ def _freeze_in_the_middle(stage: Stage) -> tuple[Worker, str]:
         _GIVEN_AWAY,
         "the task of a frozen worker did not run elsewhere",
     )
-    stage.facts["seconds from the freeze to the second run"] = round(
-        _starts(stage, running)[1] - fault.time, 3
-    )
-    return frozen, running
+    second = _starts(stage, running)[1]
+    stage.facts["seconds from the freeze to the second run"] = round(second.time - fault.time, 3)
+    return frozen, other, running
 
 
-def _starts(stage: Stage, id_: str) -> list[float]:
-    """Return when a task began, each time."""
-    return [event.time for event in stage.ledger.of("start") if event.id == id_]
+def _starts(stage: Stage, id_: str) -> list[Event]:
+    """Return the starts of a task, in order."""
+    return [event for event in stage.ledger.of("start") if event.id == id_]

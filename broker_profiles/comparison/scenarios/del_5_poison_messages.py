@@ -45,7 +45,7 @@ def child_killed_each_time(stage: Stage) -> None:
 def worker_killed_each_time(stage: Stage) -> None:
     """Nobody is left to count: the broker has to, and what waits behind the poison has to run."""
     stage.configure(BROKER_PROFILE_LEASE_SECONDS="2")
-    stage.workers.start("--without-mingle", "--without-gossip", pool="solo")
+    stage.workers.start("--without-mingle", "--without-gossip", pool="solo", concurrency=1)
     (poison,) = stage.client.sent("die")
     others = stage.client.sent("note", 3)
     _is_set_aside(stage, poison, _WORKERS, revive=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from broker_profiles.comparison.client import Client, ClientError, ClientHung
 from broker_profiles.comparison.scenario import NotApplicable, PromiseBroken, case
@@ -52,9 +53,7 @@ def finished_meanwhile(stage: Stage) -> None:
     stage.fault("result store back")
     began = stage.ledger.note("waiting for the results").time
     for id_ in ids:
-        stage.wait_for_value(
-            lambda id_=id_: _is_there(stage.client, id_), _BACK, "a finished result was lost"
-        )
+        stage.wait_for_value(partial(_is_there, stage.client, id_), _BACK, "a finished result was lost")
     stage.in_time("seconds from the store's return to all results", _now(stage) - began, _BACK)
 
 

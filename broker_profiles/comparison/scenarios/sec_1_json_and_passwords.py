@@ -94,7 +94,7 @@ def pickle_refused(stage: Stage) -> None:
 @case("a wrong password is in no error and no log")
 def password_hidden(stage: Stage) -> None:
     """Give client, worker and `celery report` a wrong password, and read all that they say."""
-    names = _addresses(stage)
+    names = addresses(stage)
     if not any(urlsplit(stage.environ[name]).password for name in names):
         stage.not_applicable("there is no password")
     stage.configure(**{name: _with_password(stage.environ[name]) for name in names})

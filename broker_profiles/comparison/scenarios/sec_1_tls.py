@@ -1,4 +1,4 @@
-"""SEC-1: who asks for TLS talks to nobody but the server that was meant, and to that one it talks."""
+"""SEC-1: who asks for TLS speaks to the server that was meant, and to no other."""
 
 from __future__ import annotations
 
