@@ -84,7 +84,7 @@ class Stage:
         if seconds > bound:
             raise TooLate(f"{name}: {seconds:.1f} s, and {bound:g} s are promised")
 
-    def wait(self, condition: Callable[[], T], seconds: float, what: str) -> T:
+    def wait(self, condition: Callable[[], T | None], seconds: float, what: str) -> T:
         """Return the first true value of a condition. Raises `TooLate` where there is none in time."""
         deadline = time.monotonic() + seconds
         while True:
@@ -128,7 +128,7 @@ class Stage:
                 f"{len(missing):,} of {len(wanted):,} tasks {text} after {seconds:g} s: {shown}"
             )
 
-    def wait_for_value(self, condition: Callable[[], T], seconds: float, otherwise: str) -> T:
+    def wait_for_value(self, condition: Callable[[], T | None], seconds: float, otherwise: str) -> T:
         """Return the first true value of a condition. Raises `PromiseBroken` with a sentence for none."""
         try:
             return self.wait(condition, seconds, otherwise)

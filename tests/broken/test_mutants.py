@@ -66,7 +66,7 @@ MUTANTS = [
     Mutant("ThrowsAwayWhatItCannotRead", "DEL-8", "bodies", "nor become dead letters"),
     Mutant("DeliversDelayedAtOnce", "ETA-1", "on_time", "early"),
     Mutant("HoldsDelayedInTheWorker", "ETA-1", "restarts", "a task's time to its start"),
-    Mutant("HoldsDelayedInTheWorker", "ETA-2", "a_hundred_thousand", "the worker has grown"),
+    Mutant("HoldsDelayedInTheWorker", "ETA-2", "a_hundred_thousand", "immediate task|has grown"),
     Mutant("IgnoresExpires", "ETA-3", "asked_for", "hands out a task that has expired"),
     Mutant("IgnoresPriority", "ORD-1", "every_priority", "they ran in the order", fast=True),
     Mutant("LastInFirstOut", "ORD-2", "one_process", "before one that was sent earlier", fast=True),

@@ -163,7 +163,9 @@ def test_a_second_way_to_work_it_out_says_the_same(events: list[Event]) -> None:
         sent, tried = bool(times("sent", id_)), bool(times("sending", id_) + times("refused", id_))
         again = len(finishes) > 1 or any(start > min(finishes) for start in starts if finishes)
         assert (id_ in verdict.sent) is sent
-        assert (id_ in verdict.lost) is (sent and not finishes)
+        dead = bool(times("dead", id_))
+        assert (id_ in verdict.lost) is (sent and not finishes and not dead)
+        assert (id_ in verdict.set_aside) is (dead and not finishes)
         assert (id_ in verdict.duplicated) is again
         assert (id_ in verdict.recovered) is (len(starts) > 1 and bool(finishes) and not again)
         assert (id_ in verdict.unexpected) is (bool(starts or finishes) and not sent and not tried)

@@ -69,10 +69,10 @@ def cold_shutdown(stage: Stage) -> None:
 @case("SIGTERM again and again while short tasks, their results and acknowledgements are on the way")
 def acknowledgements_on_the_way(stage: Stage) -> None:
     """Three workers end in the middle of the flow; the fourth does the rest. Every result is there."""
-    ids = stage.client.sent("add", 240, 1, 2, 0.01)
+    ids = stage.client.sent("add", 160, 1, 2, 0.01)
     for part in (1, 2, 3):
         worker = stage.workers.start(concurrency=2)
-        stage.wait(partial(_so_many_finished, stage, 60 * part), 30, "tasks run")
+        stage.wait(partial(_so_many_finished, stage, 40 * part), 30, "tasks run")
         _terminate(stage, worker)
         _ended(stage, worker)
     stage.workers.start(concurrency=2)
