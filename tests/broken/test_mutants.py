@@ -62,7 +62,7 @@ MUTANTS = [
     Mutant("DeliversTwice", "DEL-6", "terminated", r"\d+ duplicated"),
     Mutant("GivesNothingBack", "DEL-6", "acknowledgements_on_the_way", "have no finish"),
     Mutant("LosesOneInFifty", "DEL-6", "acknowledgements_on_the_way", "have no finish"),
-    Mutant("StaysAway", "DEL-7", "frozen", "have no finish"),
+    Mutant("StaysAway", "DEL-7", "frozen_for_30_seconds", "did not start"),
     Mutant("ThrowsAwayWhatItCannotRead", "DEL-8", "bodies", "nor become dead letters"),
     Mutant("DeliversDelayedAtOnce", "ETA-1", "on_time", "early"),
     Mutant("HoldsDelayedInTheWorker", "ETA-1", "restarts", "a task's time to its start"),

@@ -8,6 +8,7 @@ import signal
 from broker_profiles.comparison.account import lateness
 from broker_profiles.comparison.scenario import case
 from broker_profiles.comparison.stage import Stage
+from broker_profiles.comparison.workers import Worker
 
 GUARANTEE = "DEL-1"
 
@@ -20,12 +21,8 @@ _LONG = 6.0
 
 @case("the whole worker is killed in the middle of a task", quick=True)
 def worker_killed(stage: Stage) -> None:
-    """Kill the main process and its pool while a task runs and others wait behind it."""
-    doomed = stage.workers.start(concurrency=1)
-    (running,) = stage.client.sent("note", 1, _LONG)
-    waiting = stage.client.sent("note", 5)
-    stage.wait_for([running], 20, kind="start")
-    other = stage.workers.start()
+    """Kill the main process and its pool while a task runs and others wait; another worker is there."""
+    running, waiting, doomed, other = _one_of_two_runs_it(stage)
     stage.fault("worker SIGKILL")
     doomed.kill()
     _runs_again(stage, running, waiting)
@@ -49,16 +46,27 @@ def child_killed(stage: Stage) -> None:
 @case("the main process alone is killed, and its pool is left without it")
 def main_killed(stage: Stage) -> None:
     """Kill the main process: its children must not finish what now runs elsewhere, nor keep it."""
-    doomed = stage.workers.start(concurrency=1)
-    (running,) = stage.client.sent("note", 1, _LONG)
-    waiting = stage.client.sent("note", 5)
-    stage.wait_for([running], 20, kind="start")
-    stage.workers.start()
+    running, waiting, doomed, _ = _one_of_two_runs_it(stage)
     stage.fault("main process SIGKILL")
     doomed.kill_main()
     # An orphan may come to its own end, for at least once is what is promised.
     stage.wait_for(waiting, BOUND + _LONG)
     _again_in_time(stage, running)
+
+
+def _one_of_two_runs_it(stage: Stage) -> tuple[str, list[str], Worker, Worker]:
+    """Return a long task that runs, short ones behind it, the worker that runs it, and another one.
+
+    Both are there before the task: a worker may take longer to start than the task takes.
+    """
+    workers = [stage.workers.start(concurrency=1) for _ in range(2)]
+    (running,) = stage.client.sent("note", 1, _LONG)
+    waiting = stage.client.sent("note", 5)
+    stage.wait_for([running], 20, kind="start")
+    (start,) = [event for event in stage.ledger.of("start") if event.id == running]
+    workers.sort(key=lambda worker: start.process not in worker.children())
+    doomed, other = workers
+    return running, waiting, doomed, other
 
 
 def _runs_again(stage: Stage, running: str, waiting: list[str]) -> None:

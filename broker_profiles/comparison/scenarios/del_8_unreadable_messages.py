@@ -12,14 +12,11 @@ from celery import Celery
 from broker_profiles.comparison.ledger import recorder
 from broker_profiles.comparison.scenario import PromiseBroken, case
 from broker_profiles.comparison.stage import Stage
-from broker_profiles.errors import redact
 
 GUARANTEE = "DEL-8"
 
 #: Seconds within which good tasks run between the bad ones, and within which the rest is set aside then.
 _GOOD, _BAD = 30.0, 10.0
-
-_MEGABYTES = 100
 
 #: A message as a foreign or broken producer may send it: what differs from a good one.
 Oddity = dict[str, Any]
@@ -91,32 +88,6 @@ def tasks(stage: Stage) -> None:
     _become_dead_letters(stage, _TASKS)
 
 
-@case("a call with wrong arguments fails where its sender can see it")
-def arguments(stage: Stage) -> None:
-    """It can be read, and Celery runs it: what must not happen is nothing."""
-    worker = stage.workers.start(concurrency=1)
-    id_ = stage.client.call(send_wrongly)
-    stage.wait_for(stage.client.sent("note", 3), _GOOD)
-    stage.require(worker.alive, "the worker ended")
-    state, _ = stage.client.result(id_, _BAD)
-    failed = state == "FAILURE" or stage.dead_letter(id_)
-    stage.require(failed, f"its state is {state}, and it is no dead letter")
-
-
-@case("a message of 100 MB")
-def large(stage: Stage) -> None:
-    """Refused to the sender, or run, or set aside; but the worker lives and runs what comes after it."""
-    worker = stage.workers.start(concurrency=1)
-    id_, error = stage.client.call(send_large, _MEGABYTES, within=60)
-    stage.facts["100 MB"] = error or "taken"
-    # What was too large may cost the sender its connection, and the next task with it.
-    good = [answer.id for answer in stage.client.send("note", 5) if answer.error is None]
-    stage.wait_for(good, _GOOD)
-    stage.require(worker.alive, "the worker ended")
-    if error is None:
-        _none_is_lost(stage, {"the message of 100 MB": id_}, _GOOD)
-
-
 def publish(app: Celery, messages: list[Oddity]) -> None:
     """In the client: send messages to the queue of this run, past all that would make them good."""
     ledger = recorder()
@@ -138,26 +109,6 @@ def publish(app: Celery, messages: list[Oddity]) -> None:
                 },
                 delivery_mode=2,
             )
-
-
-def send_wrongly(app: Celery) -> str:
-    """In the client: send a task by its name alone, with too few arguments; return its id."""
-    id_ = str(uuid.uuid4())
-    recorder().record("sending", id_, "too few arguments")
-    app.send_task("comparison.add", [1], task_id=id_)
-    return id_
-
-
-def send_large(app: Celery, megabytes: int) -> list[str | None]:
-    """In the client: send one large task; return its id, and the error where it was refused."""
-    id_, ledger = str(uuid.uuid4()), recorder()
-    ledger.record("sending", id_, f"{megabytes} MB")
-    try:
-        app.tasks["comparison.note"].apply_async((0.0, "x" * (megabytes * 1_000_000)), task_id=id_)
-    except Exception as error:  # each client library has errors of its own
-        return [id_, ledger.record("refused", id_, f"{type(error).__name__}: {redact(error)}"[:200]).text]
-    ledger.record("sent", id_)
-    return [id_, None]
 
 
 def _become_dead_letters(stage: Stage, oddities: dict[str, Oddity]) -> None:
