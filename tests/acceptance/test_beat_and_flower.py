@@ -25,7 +25,11 @@ from tests.acceptance.running import ROOT, client, until
 from tests.acceptance.test_profiles import environment
 from tests.conftest import ServerOf
 
-PROFILES = ["embedded", "rabbitmq+redis", "redis", "postgresql", "mysql", "mongodb"]
+PROFILES = [
+    "embedded",
+    "rabbitmq+redis",
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ("redis", "postgresql", "mysql", "mongodb")),
+]
 TICK_SECONDS = 0.5
 TICKS = 3
 TASKS = 20

@@ -41,6 +41,15 @@ CASES = [
     ("redis+mongodb", "prefork"),
 ]
 
+#: What the others show already, in another combination.
+SELDOM = {
+    ("embedded", "threads"),
+    ("embedded", "solo"),
+    ("rabbitmq+postgresql", "prefork"),
+    ("redis+mysql", "prefork"),
+    ("redis+mongodb", "prefork"),
+}
+
 
 def environment(profile: str, server: ServerOf, tmp_path: Path) -> dict[str, str]:
     """Return the variables that put a process on a profile, its servers running."""
@@ -72,7 +81,10 @@ def check(sent: Sent, found: dict[str, list[object]], ledger: Path) -> None:
     assert not repeated, "ran a wrong number of times"
 
 
-@pytest.mark.parametrize(("profile", "pool"), CASES)
+@pytest.mark.parametrize(
+    ("profile", "pool"),
+    [pytest.param(*case, marks=[pytest.mark.slow] if case in SELDOM else []) for case in CASES],
+)
 def test_three_hundred_tasks(profile: str, pool: str, server: ServerOf, tmp_path: Path) -> None:
     environ = environment(profile, server, tmp_path)
     guarantees = load(profile).guarantees

@@ -225,7 +225,13 @@ def test_on_paper_there_are_no_controls_and_no_dark_ground(opened: Open) -> None
 
 
 @pytest.mark.parametrize(
-    ("scheme", "viewport"), [("light", DESKTOP), ("dark", DESKTOP), ("light", PHONE), ("dark", PHONE)]
+    ("scheme", "viewport"),
+    [
+        ("light", DESKTOP),
+        ("dark", PHONE),
+        pytest.param("dark", DESKTOP, marks=pytest.mark.slow),
+        pytest.param("light", PHONE, marks=pytest.mark.slow),
+    ],
 )
 def test_nothing_serious_stands_in_anybodys_way(opened: Open, scheme: str, viewport: Any) -> None:
     page = opened(color_scheme=scheme, viewport=viewport)

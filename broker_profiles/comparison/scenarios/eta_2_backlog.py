@@ -23,8 +23,8 @@ _MANY = 100_000
 _ENOUGH = 5_000
 _SENDING = 45.0
 
-#: How many processes send them, for each waits for the broker most of the time.
-_SENDERS = 4
+#: How many processes send them, with how many threads each, for each waits for the broker most of the time.
+_SENDERS, _THREADS = 2, 5
 
 #: The delay of what waits, in seconds: far from due while the case lasts.
 _HOUR = 3600
@@ -36,6 +36,12 @@ _HELD = 10.0
 def flood(app: Any, count: int, seconds: float) -> int:
     """Send so many tasks that are due in an hour, for so many seconds at most; return how many were sent."""
     until = time.monotonic() + seconds
+    with ThreadPoolExecutor(_THREADS) as together:
+        share = count // _THREADS
+        return sum(together.map(lambda _: _send(app, share, until), range(_THREADS)))
+
+
+def _send(app: Any, count: int, until: float) -> int:
     task = app.tasks["comparison.note"]
     with app.producer_or_acquire() as producer, producer.batch():
         for sent in range(count):
