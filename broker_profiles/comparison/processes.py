@@ -17,6 +17,9 @@ from broker_profiles.comparison.servers.guard import guard, kill_tree
 #: The command `celery` for the application of the comparison.
 CELERY = (sys.executable, "-m", "celery", "-A", "broker_profiles.comparison.workload")
 
+#: How long the kernel may take to end a process that was killed, in seconds.
+_ENDS_WITHIN = 10.0
+
 
 class Process:
     """A command in a session of its own, with everything it started."""
@@ -43,7 +46,14 @@ class Process:
     @property
     def alive(self) -> bool:
         """Whether the main process runs."""
-        return self._process.poll() is None
+        if self._process.poll() is not None:
+            return False
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if psutil.Process(self.pid).status() != psutil.STATUS_ZOMBIE:
+                return True
+        # Killed: its first thread has ended, and it cannot be waited for until the others have.
+        self._process.wait(_ENDS_WITHIN)
+        return False
 
     def children(self) -> list[int]:
         """Return the processes that it started."""

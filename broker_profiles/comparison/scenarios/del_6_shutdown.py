@@ -60,7 +60,7 @@ def cold_shutdown(stage: Stage) -> None:
     _terminate(stage, leaving)
     _ended(stage, leaving)
     stage.workers.start(concurrency=2)
-    stage.wait_for([*running, *waiting], 40)
+    stage.wait_for([*running, *waiting], 30)
     stage.require_clean()
     touched = stage.account().recovered - set(running)
     stage.require(not touched, f"{len(touched)} tasks that did not run yet were begun twice")

@@ -122,7 +122,8 @@ def _become_dead_letters(stage: Stage, oddities: dict[str, Oddity]) -> None:
 
     def all_ran() -> bool:
         missing = [title for id_, title in good.items() if id_ not in stage.ledger.ids("finish")]
-        stage.require(worker.alive or not missing, f"the worker ended, of {'; '.join(missing[:1])}")
+        if missing and not worker.alive:
+            raise PromiseBroken(f"the worker ended, at this or a later one: {missing[0]}")
         return not missing
 
     stage.wait_for_value(all_ran, _GOOD, "the worker lives and does not run good tasks")

@@ -24,7 +24,7 @@ _ENOUGH = 5_000
 _SENDING = 45.0
 
 #: How many processes send them, with how many threads each, for each waits for the broker most of the time.
-_SENDERS, _THREADS = 2, 5
+_SENDERS, _THREADS = 2, 10
 
 #: The delay of what waits, in seconds: far from due while the case lasts.
 _HOUR = 3600
@@ -61,7 +61,7 @@ def modest(stage: Stage) -> None:
     _immediate_at_once(stage)
 
 
-@case("an immediate task behind 100,000, and the worker's memory", fresh=True)
+@case("an immediate task behind up to 100,000, and the worker's memory", fresh=True)
 def a_hundred_thousand(stage: Stage) -> None:
     """Send as many as can be sent in the time; a slow server takes fewer, and the facts say how many."""
     worker = stage.workers.start()
