@@ -6,21 +6,11 @@ Both use the leased transport on one file that any number of processes of one ma
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 from broker_profiles.brokers.leased import DURABLE, LEASE_VARIABLE, leased_settings
 from broker_profiles.profile import Broker, Mode, Setting
 from broker_profiles.settings import Environment, sqlite_file
-
-_GUARANTEES = replace(
-    DURABLE,
-    kept=DURABLE.kept - {"SEC-1"},
-    not_offered={
-        **DURABLE.not_offered,
-        "SEC-1": "no network, hence no TLS; the file's permissions protect it",
-    },
-)
 
 _NOTES = {
     Mode.DURABLE: "survives the death of any process; a power cut too with "
@@ -65,7 +55,7 @@ EMBEDDED = Broker(
     title="SQLite file, no server",
     default_results="embedded",
     settings=_embedded,
-    guarantees={Mode.DURABLE: _GUARANTEES},
+    guarantees={Mode.DURABLE: DURABLE},
     redelivery_timeout=LEASE_VARIABLE,
     notes=_NOTES,
 )
@@ -75,7 +65,7 @@ SQLITE = Broker(
     title="SQLite file named by DATABASE_URL",
     default_results="sqlite",
     settings=_sqlite,
-    guarantees={Mode.DURABLE: _GUARANTEES},
+    guarantees={Mode.DURABLE: DURABLE},
     redelivery_timeout=LEASE_VARIABLE,
     notes=_NOTES,
     address="sqlite",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from broker_profiles.comparison.scenario import NotApplicable
 from broker_profiles.comparison.servers import ServerUnavailable
@@ -12,11 +13,20 @@ from broker_profiles.profile import Profile
 
 _PROGRAM = "faketime"
 
+#: What Python runs before all else. libfaketime fails the call by which Python sleeps, not the one by which
+#: it waits for nothing.
+_SLEEP = """import select
+import time
 
-def other_clock(profile: Profile, seconds: int) -> tuple[Sequence[str], Mapping[str, str]]:
+time.sleep = lambda seconds: select.select([], [], [], seconds) and None
+"""
+
+
+def other_clock(profile: Profile, seconds: int, folder: Path) -> tuple[Sequence[str], Mapping[str, str]]:
     """Return what to put before a command, and its environment, so that its clock is so many seconds off.
 
-    The monotonic clock stays right, for the ledger is written by it. Raises `NotApplicable`.
+    The monotonic clock stays right, for the ledger is written by it. A file is written to the folder.
+    Raises `NotApplicable`.
     """
     if profile.broker.address in (None, "sqlite"):
         raise NotApplicable("a file has no clock: everyone who can open it has the clock of its machine")
@@ -28,4 +38,7 @@ def other_clock(profile: Profile, seconds: int) -> tuple[Sequence[str], Mapping[
     program = shutil.which(_PROGRAM)
     if program is None:
         raise NotApplicable(f"{_PROGRAM} is not installed (Debian, Ubuntu: apt-get install {_PROGRAM})")
-    return [program, "-f", f"{seconds:+d}s"], {"FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+    own = folder / "clock"
+    own.mkdir(exist_ok=True)
+    (own / "sitecustomize.py").write_text(_SLEEP)
+    return [program, "-f", f"{seconds:+d}s"], {"FAKETIME_DONT_FAKE_MONOTONIC": "1", "PYTHONPATH": str(own)}

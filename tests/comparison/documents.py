@@ -39,7 +39,7 @@ COLUMNS = (
 #: What a cell ends in: column -> promise -> outcomes of its cases. What is not named here is kept.
 ENDS: Mapping[str, Mapping[str, Sequence[Outcome]]] = {
     "embedded": {"DEL-7": [Outcome.NOT_APPLICABLE], "BEAT-1": [Outcome.BROKEN]},
-    "rabbitmq@rabbitmq:3-management": {"ORD-1": [Outcome.BROKEN], "DEL-5": [Outcome.BROKEN]},
+    "rabbitmq@rabbitmq:3-management": {"ORD-1": [Outcome.BROKEN], "DEL-8": [Outcome.BROKEN]},
     "redis@redis:7": {"DEL-2": [Outcome.KEPT, Outcome.BROKEN], "ETA-1": [Outcome.ERROR]},
     "postgresql": {"RES-3": [Outcome.BROKEN]},
     "stock-rabbitmq": {key: [Outcome.BROKEN] for key in ("DEL-1", "DEL-3", "DEL-4", "ETA-2")},
@@ -52,7 +52,7 @@ CASES: Mapping[str, Sequence[str]] = {
     "DEL-2": ["the broker is killed under load", f"it is killed twice; {AWKWARD}"],
     "DEL-3": ["the broker is full"],
     "DEL-4": ["a task longer than any timeout"],
-    "DEL-5": ["a message that kills its worker"],
+    "DEL-8": ["a message that cannot be read"],
     "DEL-7": ["the network is away for a minute"],
     "ETA-1": ["a countdown over a restart"],
     "ETA-2": ["a hundred thousand delayed tasks"],

@@ -117,7 +117,7 @@ def clock_behind(stage: Stage) -> None:
 
 
 def _with_other_clock(stage: Stage, seconds: int) -> None:
-    before, environ = other_clock(stage.profile, seconds)
+    before, environ = other_clock(stage.profile, seconds, stage.folder)
     stage.workers.start(before=before, environ=environ)
     stage.wait_for(stage.client.sent("note", 2), 20)
     # RabbitMQ counts whole seconds, and the rest is left to the worker's clock.

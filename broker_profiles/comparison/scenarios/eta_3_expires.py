@@ -83,7 +83,7 @@ def behind_a_long_task(stage: Stage) -> None:
 @case("tasks that have expired, and a worker whose clock is an hour behind")
 def clock_behind(stage: Stage) -> None:
     """What has expired does not run because one machine's clock is wrong: the queue knows the time."""
-    before, environ = other_clock(stage.profile, -_HOUR)
+    before, environ = other_clock(stage.profile, -_HOUR, stage.folder)
     expired = stage.client.sent("note", 3, expires=_SOON)
     kept = stage.client.sent("note", 2, expires=_LATER)
     stage.pause(_SOON)
