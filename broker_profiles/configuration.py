@@ -76,6 +76,7 @@ def configure(
             app.task_cls = _TASK_CLASS
         if app.amqp_cls == Celery.amqp_cls:
             app.amqp_cls = _AMQP_CLASS
+        app.loader.override_backends = {**chosen.results.backends, **app.loader.override_backends}
     app.broker_profile = chosen
     _name_transport(settings)
     return app

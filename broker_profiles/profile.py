@@ -144,6 +144,8 @@ class ResultStore:
     extra: str = ""
     system: str | None = None
     address: str | None = None
+    #: Celery's name of a result backend -> the class of ours in its place.
+    backends: Mapping[str, str] = field(default_factory=dict, repr=False)
     #: The `Broker.address` it cannot do without, and what goes wrong over any other.
     only_over: str | None = None
     only_over_reason: str = ""

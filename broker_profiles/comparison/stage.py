@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from broker_profiles.comparison.account import Account, account
-from broker_profiles.comparison.client import Client, ClientError, ClientHung
+from broker_profiles.comparison.client import Client, ClientError, ClientHung, Sent
 from broker_profiles.comparison.column import Host, file_variables
 from broker_profiles.comparison.ledger import VARIABLE, Ledger
 from broker_profiles.comparison.processes import CELERY, Process
@@ -27,6 +27,9 @@ from broker_profiles.runtime.dead_letters import DeadLetter
 T = TypeVar("T")
 
 _POLL_SECONDS = 0.05
+
+#: How long a call that sends a task may take before it is said to hang, in seconds.
+_HANGS = 15.0
 
 
 class Stage:
@@ -134,6 +137,21 @@ class Stage:
             return self.wait(condition, seconds, otherwise)
         except TooLate:
             raise PromiseBroken(f"{otherwise} within {seconds:g} s") from None
+
+    def sends_again(self, seconds: float) -> Sent:
+        """Send a task with the first client until that works, as after a fault, and return it.
+
+        Raises `PromiseBroken` where it does not within so many seconds, or where a call hangs.
+        """
+
+        def sent() -> Sent | None:
+            try:
+                (answer,) = self.client.send("note", within=_HANGS)
+            except ClientHung as hung:
+                raise PromiseBroken(str(hung)) from None
+            return None if answer.error else answer
+
+        return self.wait_for_value(sent, seconds, "nothing could be sent again")
 
     def require_clean(self) -> None:
         """Raise `PromiseBroken` where a task was lost, ran again after it had finished, or was made up."""

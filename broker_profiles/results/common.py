@@ -11,7 +11,6 @@ from broker_profiles.settings import Environment
 FULL = Guarantees(kept=frozenset({"RES-1", "RES-2", "RES-3", "RES-4"}))
 
 BEAT_EXPIRES = "expired results are removed by beat's daily celery.backend_cleanup"
-WAITS_LONGER = "not yet: a store that is away can hold delay() up longer than 2 s"
 
 
 def bounded_retries(environment: Environment) -> Iterator[Setting]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from broker_profiles.profile import Guarantees, Mode, ResultStore, Setting
-from broker_profiles.results.common import BEAT_EXPIRES, WAITS_LONGER, retried_operations
+from broker_profiles.results.common import BEAT_EXPIRES, retried_operations
 from broker_profiles.settings import Environment
 
 
@@ -28,11 +28,12 @@ STORE = ResultStore(
     title="MongoDB >= 5",
     settings=_settings,
     guarantees=Guarantees(
-        kept=frozenset({"RES-1", "RES-2"}),
-        not_offered={"RES-3": BEAT_EXPIRES, "RES-4": WAITS_LONGER},
+        kept=frozenset({"RES-1", "RES-2", "RES-4"}),
+        not_offered={"RES-3": BEAT_EXPIRES},
     ),
     modules=("pymongo",),
     extra="mongodb",
     system="mongodb",
     address="mongodb",
+    backends={"mongodb": "broker_profiles.results.mongodb_backend:MongoBackend"},
 )

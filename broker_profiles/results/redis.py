@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from broker_profiles.profile import Guarantees, Mode, ResultStore, Setting
-from broker_profiles.results.common import WAITS_LONGER, bounded_retries, retried_operations
+from broker_profiles.profile import Mode, ResultStore, Setting
+from broker_profiles.results.common import FULL, bounded_retries, retried_operations
 from broker_profiles.settings import Environment
 
 
@@ -35,9 +35,10 @@ STORE = ResultStore(
     name="redis",
     title="Redis >= 6.2 or Valkey",
     settings=_settings,
-    guarantees=Guarantees(kept=frozenset({"RES-1", "RES-2", "RES-3"}), not_offered={"RES-4": WAITS_LONGER}),
+    guarantees=FULL,
     modules=("redis",),
     extra="redis",
     system="redis",
     address="redis",
+    backends=dict.fromkeys(("redis", "rediss"), "broker_profiles.results.redis_backend:RedisBackend"),
 )

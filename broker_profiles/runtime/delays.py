@@ -19,6 +19,7 @@ from kombu.transport.native_delayed_delivery import (
     level_name,
 )
 
+from broker_profiles.runtime.connection import Reconnecting
 from broker_profiles.transports.routing import DELAYED_KEY, topic_matches
 
 #: Where every delayed task is sent to.
@@ -76,7 +77,9 @@ def _are_there(connection: Connection) -> bool:
 
 
 class AMQP(amqp.AMQP):  # type: ignore[misc]
-    """Celery's way of sending a task, with what a delayed one needs."""
+    """Celery's way of sending a task, with what a delayed one needs, on connections that come back soon."""
+
+    Connection = Reconnecting
 
     def _create_task_sender(self) -> Any:
         send = super()._create_task_sender()

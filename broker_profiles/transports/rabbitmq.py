@@ -17,6 +17,9 @@ from broker_profiles.transports.rabbitmq_heartbeat import Beating
 #: Seconds, where `broker_transport_options` names none.
 _DEFAULT_TIMEOUT = 3.0
 
+#: Seconds for a broadcast: a worker's loop sends events, and finds a dead connection no sooner than it waits.
+_BROADCAST_TIMEOUT = 1.0
+
 _PERSISTENT = 2
 
 
@@ -130,9 +133,11 @@ class Channel(pyamqp.Channel):  # type: ignore[misc]
         if connection is None:
             raise RecoverableConnectionError("the channel was closed with its connection")
         seconds = kwargs.get("confirm_timeout") or connection.confirm_timeout
-        options = {**kwargs, "confirm_timeout": seconds}
         if _is_task(message):
-            options["mandatory"] = True
+            kwargs["mandatory"] = True
+        elif kwargs.get("exchange"):
+            seconds = min(seconds, _BROADCAST_TIMEOUT)
+        options = {**kwargs, "confirm_timeout": seconds}
         self._returned = False
         try:
             confirmed = super().basic_publish_confirm(message, **options)

@@ -29,7 +29,7 @@ DRIVER_FILES = {
     "sqlalchemy": {"transports/sql", "transports/postgresql", "transports/mysql"},
     "psycopg": {"transports/postgresql", "transports/sql_psycopg", "comparison/servers/systems/postgresql"},
     "pymysql": {"transports/mysql", "transports/sql_pymysql", "comparison/servers/systems/mysql"},
-    "pymongo": {"transports/mongodb", "comparison/servers/systems/mongodb"},
+    "pymongo": {"transports/mongodb", "results/mongodb_backend", "comparison/servers/systems/mongodb"},
     "amqp": {"transports/rabbitmq", "comparison/servers/systems/rabbitmq"},
     "sqlite3": {"transports/sqlite", "comparison/service", "comparison/report/environment"},
 }

@@ -32,7 +32,7 @@ class Client:
 class Connection:
     """An open connection."""
 
-    confirm_timeout = 1.0
+    confirm_timeout = 3.0
 
     def __init__(self) -> None:
         self.client = Client()
@@ -94,3 +94,23 @@ def test_only_what_rabbitmq_has_delayed_is_not_delayed_by_a_clock_that_is_behind
     raw.delivery_info = {"routing_key": key}
     message = Channel.Message(raw, channel=Channel.__new__(Channel))
     assert message.headers["eta"] == (in_an_hour if held else None)
+
+
+@pytest.mark.parametrize(
+    ("exchange", "headers", "seconds"),
+    [("tasks", {"task": "send"}, 3.0), ("events", {"hostname": "w1"}, 1.0), ("", {}, 3.0)],
+)
+def test_an_event_is_not_waited_for_as_long_as_a_task_or_a_result(
+    monkeypatch: pytest.MonkeyPatch, exchange: str, headers: dict[str, Any], seconds: float
+) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr(
+        pyamqp.Channel,
+        "basic_publish_confirm",
+        lambda channel, message, **options: waited.append(options["confirm_timeout"]),
+    )
+    channel = Channel.__new__(Channel)
+    channel.connection = Connection()
+    message = Message("body", application_headers=headers, delivery_mode=2)
+    channel.basic_publish_confirm(message, exchange=exchange, routing_key="key")
+    assert waited == [seconds]

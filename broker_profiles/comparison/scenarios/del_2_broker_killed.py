@@ -67,9 +67,7 @@ def killed_in_the_middle_of_a_task(stage: Stage) -> None:
 
 def _all_run(stage: Stage) -> None:
     """Send one more task and let everything run; what was refused may have run or not."""
-    stage.wait_for_value(
-        lambda: not stage.client.send("note")[0].error, 30, "nothing could be sent after the restart"
-    )
+    stage.sends_again(30)
     stage.wait_for(stage.ledger.ids("sent"), _DRAINED, what="whose delay() returned have not run")
     verdict = stage.account()
     stage.facts["ran again after it had finished"] = len(verdict.duplicated)

@@ -158,8 +158,6 @@ def _in_time(stage: Stage, answers: list[Sent]) -> None:
 
 def _sends_and_runs(stage: Stage) -> None:
     """Send one more task with the same client, and let everything run whose `delay()` returned."""
-    stage.wait_for_value(
-        lambda: not stage.client.send("note", within=2 * PATIENCE)[0].error, 30, "nothing could be sent again"
-    )
+    stage.sends_again(30)
     stage.workers.start()
     stage.wait_for(stage.ledger.ids("sent"), _DRAINED, what="whose delay() returned have not run")

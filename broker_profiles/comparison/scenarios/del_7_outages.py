@@ -5,7 +5,6 @@ The clients and workers of a case are the same before and after: nobody revives 
 
 from __future__ import annotations
 
-from broker_profiles.comparison.client import Sent
 from broker_profiles.comparison.scenario import case
 from broker_profiles.comparison.stage import Stage
 from broker_profiles.comparison.workers import Worker
@@ -93,15 +92,9 @@ def _working(stage: Stage) -> Worker:
 def _work_resumes(stage: Stage, worker: Worker) -> None:
     """Send until it succeeds. That task and all before it run, on the same worker, in time."""
     back = stage.ledger.note("the broker can be reached")
-    sent = stage.wait_for_value(lambda: _try(stage), BOUND + _PATIENCE, "nothing could be sent")
+    sent = stage.sends_again(BOUND + _PATIENCE)
     stage.require(worker.alive, "the worker ended by itself")
     stage.wait_for([sent.id], BOUND + _PATIENCE, kind="start", what="sent after the outage did not start")
     start = next(event for event in stage.ledger.of("start") if event.id == sent.id)
     stage.wait_for(stage.ledger.ids("sent"), BOUND + _PATIENCE, what="whose delay() returned have not run")
     stage.in_time("seconds from the broker's return to the next start", start.time - back.time, BOUND)
-
-
-def _try(stage: Stage) -> Sent | None:
-    """Send a task with the client that was there before; return it if that worked."""
-    (answer,) = stage.client.send("note", within=BOUND)
-    return None if answer.error else answer

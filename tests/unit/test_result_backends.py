@@ -1,0 +1,76 @@
+"""Our result backends in place of Celery's, without a server."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from celery import Celery
+from celery.backends.mongodb import MongoBackend as CelerysMongoBackend
+from celery.backends.redis import RedisBackend as CelerysRedisBackend
+from celery.result import GroupResult
+from pymongo.errors import AutoReconnect, OperationFailure
+
+from broker_profiles import configure
+from broker_profiles.results.mongodb_backend import MongoBackend
+from broker_profiles.results.redis_backend import RedisBackend
+
+
+def application(profile: str) -> Celery:
+    return configure(Celery("t", set_as_current=False), profile, environ={})
+
+
+@pytest.mark.parametrize(
+    ("profile", "backend"),
+    [
+        ("redis", RedisBackend),
+        ("embedded+redis", RedisBackend),
+        ("mongodb", MongoBackend),
+        ("stock-redis", CelerysRedisBackend),
+        ("stock-mongodb", CelerysMongoBackend),
+    ],
+)
+def test_a_profile_brings_its_backend_and_a_baseline_has_celerys(profile: str, backend: type) -> None:
+    assert type(application(profile).backend) is backend
+
+
+def test_an_application_may_have_a_backend_of_its_own() -> None:
+    app = Celery("t", set_as_current=False)
+    app.loader.override_backends = {"redis": "celery.backends.redis:RedisBackend"}
+    configure(app, "redis", environ={})
+    assert type(app.backend) is CelerysRedisBackend
+
+
+def test_sending_does_not_touch_redis() -> None:
+    application("redis").backend.on_task_call(None, "id")  # nothing listens
+
+
+def test_a_saved_group_is_restored_as_a_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    app = application("mongodb")
+    stored: dict[str, Any] = {}
+
+    class Collection:
+        def replace_one(self, query: dict[str, str], meta: dict[str, Any], upsert: bool) -> None:
+            stored[query["_id"]] = meta
+
+        def find_one(self, query: dict[str, str]) -> dict[str, Any] | None:
+            return stored.get(query["_id"])
+
+    monkeypatch.setattr(CelerysMongoBackend, "group_collection", Collection())
+    saved = GroupResult("g", [app.AsyncResult("a"), app.AsyncResult("b")], app=app)
+    saved.save(backend=app.backend)
+    assert GroupResult.restore("g", app=app, backend=app.backend) == saved
+    assert GroupResult.restore("another", app=app, backend=app.backend) is None
+
+
+def test_a_result_is_stored_again_where_mongodb_is_away_and_not_where_it_refuses() -> None:
+    backend = application("mongodb").backend
+    assert backend.exception_safe_to_retry(AutoReconnect())
+    assert not backend.exception_safe_to_retry(OperationFailure("no"))
+
+
+def test_a_sender_does_not_wait_for_a_database_that_keeps_the_results(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("celery.backends.database.DatabaseBackend._create_tables", pytest.fail)
+    application("redis+postgresql").backend.on_task_call(None, "id")
