@@ -15,6 +15,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
+from broker_profiles.comparison.processes import runs
 from broker_profiles.comparison.scenario import TooLate
 from broker_profiles.comparison.servers.guard import guard, kill_tree
 from broker_profiles.runtime.dead_letters import DeadLetter
@@ -143,7 +144,7 @@ class Client:
     @property
     def running(self) -> bool:
         """Whether there is a process."""
-        return self._process is not None and self._process.poll() is None
+        return self._process is not None and runs(self._process)
 
     def kill(self) -> None:
         """End the process at once; the next call starts another."""

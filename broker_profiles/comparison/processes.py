@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -19,6 +20,18 @@ CELERY = (sys.executable, "-m", "celery", "-A", "broker_profiles.comparison.work
 
 #: How long the kernel may take to end a process that was killed, in seconds.
 _ENDS_WITHIN = 10.0
+
+
+def runs(process: subprocess.Popen[Any]) -> bool:
+    """Return whether a process of ours runs; not one that was killed a moment ago."""
+    if process.poll() is not None:
+        return False
+    with contextlib.suppress(psutil.NoSuchProcess):
+        if psutil.Process(process.pid).status() != psutil.STATUS_ZOMBIE:
+            return True
+    # Killed: its first thread has ended, and it cannot be waited for until the others have.
+    process.wait(_ENDS_WITHIN)
+    return False
 
 
 class Process:
@@ -46,14 +59,7 @@ class Process:
     @property
     def alive(self) -> bool:
         """Whether the main process runs."""
-        if self._process.poll() is not None:
-            return False
-        with contextlib.suppress(psutil.NoSuchProcess):
-            if psutil.Process(self.pid).status() != psutil.STATUS_ZOMBIE:
-                return True
-        # Killed: its first thread has ended, and it cannot be waited for until the others have.
-        self._process.wait(_ENDS_WITHIN)
-        return False
+        return runs(self._process)
 
     def children(self) -> list[int]:
         """Return the processes that it started."""

@@ -29,7 +29,7 @@ _DRAINED = 30.0
 _TOO_LARGE = 100  # MiB
 
 
-@case("the broker refuses connections", quick=True)
+@case("the broker refuses connections")
 def refused(stage: Stage) -> None:
     """Close its port: to a client with a connection, and to one without."""
     stage.client.sent("note", 1)
@@ -106,7 +106,7 @@ def killed_right_after(stage: Stage) -> None:
     _sends_and_runs(stage)
 
 
-@case("the queue is deleted behind the client's back", quick=True)
+@case("the queue is deleted behind the client's back")
 def queue_deleted(stage: Stage) -> None:
     """Delete it: the next call fails, or makes the queue again, and never loses the task in silence."""
     stage.client.send("note")

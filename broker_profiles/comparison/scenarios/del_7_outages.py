@@ -15,7 +15,7 @@ GUARANTEE = "DEL-7"
 BOUND = 15.0
 
 #: How much longer than the bound work is waited for, in seconds, to tell what is late from what never comes.
-_PATIENCE = 30.0
+_PATIENCE = 15.0
 
 #: How long a queue is used before its broker is stopped, in seconds; see DEL-2.
 _AGE = 5.0

@@ -25,7 +25,8 @@ class MariaDBProcess(Native):
             f"CREATE USER IF NOT EXISTS '{account.user}'@'%' IDENTIFIED BY '{account.password}';\n"
             f"GRANT ALL ON {account.name}.* TO '{account.user}'@'%';\n"
             f"ALTER USER root@localhost IDENTIFIED BY '{account.password}';\n"
-            f"CREATE USER IF NOT EXISTS root@'127.0.0.1' IDENTIFIED BY '{account.password}';\n"
+            "CREATE USER IF NOT EXISTS root@'127.0.0.1';\n"
+            f"ALTER USER root@'127.0.0.1' IDENTIFIED BY '{account.password}';\n"
             "GRANT ALL ON *.* TO root@'127.0.0.1';\n",
         )
 
