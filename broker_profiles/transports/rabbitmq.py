@@ -126,25 +126,25 @@ class Channel(pyamqp.Channel):  # type: ignore[misc]
         """Publish, and wait for the confirm.
 
         Raises `TimeoutError` when none comes, after closing the socket: a confirm that came later would
-        be taken for that of the next message. Raises `Unroutable` for a task that no queue would get, which
-        RabbitMQ confirms too; queues are declared again then, for one must have been deleted.
+        be taken for that of the next message. Raises `Unroutable` where no queue would get a task, or what
+        is mandatory, which RabbitMQ confirms too; queues are declared again then, for one must have been
+        deleted.
         """
         connection = self.connection
         if connection is None:
             raise RecoverableConnectionError("the channel was closed with its connection")
         seconds = kwargs.get("confirm_timeout") or connection.confirm_timeout
-        if _is_task(message):
-            kwargs["mandatory"] = True
-        elif kwargs.get("exchange"):
+        mandatory = kwargs.pop("mandatory", False) or _is_task(message)
+        if not mandatory and kwargs.get("exchange"):
             seconds = min(seconds, _BROADCAST_TIMEOUT)
-        options = {**kwargs, "confirm_timeout": seconds}
+        options = {**kwargs, "mandatory": mandatory, "confirm_timeout": seconds}
         self._returned = False
         try:
             confirmed = super().basic_publish_confirm(message, **options)
         except TimeoutError:
             connection.collect()
             raise TimeoutError(f"RabbitMQ has not confirmed the message within {seconds:g} s") from None
-        if self._returned and _is_task(message):
+        if self._returned and mandatory:
             connection.client.declared_entities.clear()
             raise Unroutable(exchange=options["exchange"], routing_key=options["routing_key"])
         return confirmed

@@ -130,16 +130,19 @@ class DeadLetters:
 
 
 def _messages(channel: Any, queue: str, limit: int | None = None) -> Iterator[Any]:
-    """Yield messages without acknowledging them: those left go back when the channel is closed."""
-    seen = 0
-    while limit is None or seen < limit:
-        try:
-            message = channel.basic_get(dead_letter_queue(queue), no_ack=False)
-        except NotFound:
-            return  # nothing has ever been declared there
+    """Yield the messages there are now without acknowledging them; the channel's end gives the rest back.
+
+    Not those that come meanwhile: a message that is put back may be dead again in no time.
+    """
+    dead = dead_letter_queue(queue)
+    try:
+        there = channel.queue_declare(dead, passive=True).message_count
+    except NotFound:
+        return  # nothing has ever been declared there
+    for _ in range(there if limit is None else min(there, limit)):
+        message = channel.basic_get(dead, no_ack=False)
         if message is None:
             return
-        seen += 1
         yield message
 
 
@@ -158,7 +161,7 @@ def _publish_again(channel: Any, queue: str, message: Any) -> None:
         properties=properties,
     )
     # Into the queue itself: its exchange may have other queues, which had the message already.
-    channel.basic_publish(again, exchange="", routing_key=queue)
+    channel.basic_publish(again, exchange="", routing_key=queue, mandatory=True)
 
 
 def _id(queue: str, message: Any) -> str:
