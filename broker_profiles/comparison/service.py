@@ -145,9 +145,7 @@ class NetworkService(Service):
 
     def fill(self) -> None:
         """As the server's own system knows how: an alarm, a memory limit."""
-        if not self._server.owned:
-            self._server.pause()  # raises FaultRefused, with its reason
-        empty = self._server.description.fill(self._server)
+        empty = self._server.fill()
         if empty is None:
             raise NotApplicable(f"no way is known to fill {self._server.system} here")
         self._full = empty

@@ -11,6 +11,7 @@ import logging
 import os
 import threading
 import time
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 from broker_profiles.transports.store import Store
@@ -33,7 +34,7 @@ _SLICE = 1.0
 _SHORT_SLICE = 0.05
 
 
-class _StoreThread(threading.Thread):
+class _StoreThread(threading.Thread, ABC):
     """A daemon thread with its own store, opened when first needed and again after an error."""
 
     def __init__(self, name: str, original: Store) -> None:
@@ -80,9 +81,9 @@ class _StoreThread(threading.Thread):
             with contextlib.suppress(Exception):
                 store.close()
 
+    @abstractmethod
     def step(self, store: Store) -> None:
         """Do one round of work."""
-        raise NotImplementedError
 
 
 class Keeper(_StoreThread):

@@ -21,6 +21,7 @@ from . import usage
 from .base import START_SECONDS, STOP_SECONDS, Server, ServerUnavailable, free_ports
 from .description import Account, System, redact
 from .guard import guard
+from .own import OwnServer
 
 if TYPE_CHECKING:
     from testcontainers.core.container import DockerContainer
@@ -31,12 +32,12 @@ DEFAULT_ENGINE = "npipe://" if os.name == "nt" else "unix:///var/run/docker.sock
 LABELS = {"broker-profiles": "test"}
 
 
-class ContainerServer(Server):
+class ContainerServer(OwnServer):
     """A server in a container that keeps its writable layer and its port over a restart."""
 
     def __init__(self, system: System, container: DockerContainer, name: str, account: Account):
         url = system.url(account)
-        super().__init__(system, "container", url, f"container {container.image}", owned=True)
+        super().__init__(system, "container", url, f"container {container.image}")
         self._testcontainer = container
         self._name = name
 
@@ -51,7 +52,7 @@ class ContainerServer(Server):
 
     def run(self, *command: str) -> None:
         """Run a program in the container. Raises `ServerUnavailable` where it fails."""
-        super().run(*command)
+        self._must_be_open("command")
         status, output = self._testcontainer.get_wrapped_container().exec_run(list(command))
         if status:
             raise ServerUnavailable(self.redact(f"{command[0]} failed: {output.decode()[-300:]}"))

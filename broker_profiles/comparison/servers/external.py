@@ -15,19 +15,7 @@ class ExternalServer(Server):
     """Somebody else's server: used as it is, never harmed."""
 
     def __init__(self, system: System, url: str):
-        super().__init__(system, "url", url, f"url {system.url_variable}", owned=False)
-
-    def _ended(self) -> str:
-        return ""
-
-    def _close(self) -> None:
-        pass
-
-    # Never called: the base class refuses faults on what is not ours.
-    def _kill(self) -> None:
-        raise NotImplementedError
-
-    _stop = _start = _pause = _resume = _kill
+        super().__init__(system, "url", url, f"url {system.url_variable}")
 
 
 def named(system: System, environ: Mapping[str, str]) -> str:

@@ -19,15 +19,16 @@ from . import programs, usage
 from .base import START_SECONDS, STOP_SECONDS, Server, ServerUnavailable, free_ports
 from .description import Account, Native, Site, System, redact
 from .guard import freeze_tree, guard, kill_tree, wait_gone
+from .own import OwnServer
 
 
-class ProcessServer(Server):
+class ProcessServer(OwnServer):
     """A server that we started: one process and its children, in a session of its own."""
 
     def __init__(self, system: System, native: Native, site: Site):
         url = system.url(site.account)
         program = site.programs[native.programs[0]]
-        super().__init__(system, "process", url, f"process {program}", owned=True)
+        super().__init__(system, "process", url, f"process {program}")
         self._native = native
         self._site = site
         self._server: subprocess.Popen[bytes] | None = None
@@ -57,7 +58,7 @@ class ProcessServer(Server):
 
     def run(self, *command: str) -> None:
         """Run a program in the server's environment. Raises `ServerUnavailable` where it fails."""
-        super().run(*command)
+        self._must_be_open("command")
         self._run(command, "")
 
     def cpu_seconds(self) -> float | None:
