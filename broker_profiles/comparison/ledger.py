@@ -19,7 +19,7 @@ import socket
 import socketserver
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -68,6 +68,37 @@ def parse(line: bytes) -> Event | None:
         return None
 
 
+def own_file(folder: Path, suffix: str) -> int:
+    """Return the descriptor of a new file that this process alone appends to. Raises `OSError`."""
+    path = folder / f"{os.getpid()}-{secrets.token_hex(4)}{suffix}"
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+
+
+def append(file: int, line: bytes) -> None:
+    """Append a line in one write. Raises `OSError`, also where there was room for a part of it only."""
+    if os.write(file, line) < len(line):
+        raise OSError(errno.ENOSPC, "no room for a line of the ledger")
+
+
+class NewLines:
+    """The lines that the files of a folder have got since the last look. One thread looks."""
+
+    def __init__(self, folder: Path, suffix: str) -> None:
+        self._folder = folder
+        self._suffix = suffix
+        self._read: dict[Path, int] = {}
+
+    def __iter__(self) -> Iterator[bytes]:
+        for path in self._folder.glob(f"*{self._suffix}"):
+            with path.open("rb") as file:
+                file.seek(self._read.get(path, 0))
+                data = file.read()
+            # A line that its writer was killed over has no end, and is none.
+            complete = data[: data.rfind(b"\n") + 1]
+            self._read[path] = self._read.get(path, 0) + len(complete)
+            yield from complete.splitlines()
+
+
 class Recorder:
     """One process's way to the ledger; survives a fork, where the child gets a file of its own.
 
@@ -96,8 +127,8 @@ class Recorder:
                 self._open(event.process)
             if self._socket is not None:
                 self._socket.sendall(line)
-            elif os.write(self._file, line) < len(line):
-                raise OSError(errno.ENOSPC, f"no room for the ledger in {self._target}")
+            else:
+                append(self._file, line)
         return event
 
     def _open(self, process: int) -> None:
@@ -107,8 +138,7 @@ class Recorder:
             address = (where.hostname or "127.0.0.1", where.port or 0)
             self._socket = socket.create_connection(address, _CONNECT_SECONDS)
             return
-        path = Path(self._target) / f"{process}-{secrets.token_hex(4)}{_SUFFIX}"
-        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        self._file = own_file(Path(self._target), _SUFFIX)
 
 
 class Ledger:
@@ -117,13 +147,13 @@ class Ledger:
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
-        self._read: dict[Path, int] = {}
+        self._lines = NewLines(folder, _SUFFIX)
         self._events: list[Event] = []
         self._recorder = Recorder(str(folder))
 
     def events(self) -> list[Event]:
         """Return every event so far."""
-        new = [event for path in self._files() for event in self._news(path)]
+        new = [event for event in map(parse, self._lines) if event is not None]
         if new:
             self._events = sorted([*self._events, *new], key=lambda event: event.time)
         return self._events
@@ -143,18 +173,6 @@ class Ledger:
     def dead(self, id_: str, reason: str) -> Event:
         """Write down that a task was found among the dead letters."""
         return self._recorder.record("dead", id_, reason)
-
-    def _files(self) -> Iterable[Path]:
-        return self.folder.glob(f"*{_SUFFIX}")
-
-    def _news(self, path: Path) -> Iterator[Event]:
-        offset = self._read.get(path, 0)
-        with path.open("rb") as file:
-            file.seek(offset)
-            data = file.read()
-        complete = data[: data.rfind(b"\n") + 1]
-        self._read[path] = offset + len(complete)
-        yield from filter(None, map(parse, complete.splitlines()))
 
 
 class Collector:

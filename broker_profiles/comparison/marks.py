@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 import secrets
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from broker_profiles.comparison.account import account
-from broker_profiles.comparison.ledger import Event
+from broker_profiles.comparison.ledger import Event, NewLines, append, own_file
 
 _SUFFIX = ".marks"
 
@@ -32,41 +32,28 @@ class Marker:
         """Write down that a task which started at this time has finished. Raises `OSError`."""
         process = os.getpid()
         if process != self._process:
-            path = self._folder / f"{process}-{secrets.token_hex(4)}{_SUFFIX}"
-            self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+            self._file = own_file(self._folder, _SUFFIX)
             self._process = process
-        os.write(self._file, b"%b %.6f\n" % (id_.encode(), started))
+        append(self._file, b"%b %.6f\n" % (id_.encode(), started))
 
 
 class Marks:
     """The reader's side: every run so far, by task id."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._read: dict[Path, int] = {}
+        self._lines = NewLines(folder, _SUFFIX)
         #: Task id -> the starts of its finished runs.
         self.runs: dict[str, list[float]] = {}
 
     def update(self) -> None:
         """Read what is new."""
-        for path in self._folder.glob(f"*{_SUFFIX}"):
-            for line in self._news(path):
-                id_, _, started = line.decode().partition(" ")
-                self.runs.setdefault(id_, []).append(float(started))
+        for line in self._lines:
+            id_, _, started = line.decode().partition(" ")
+            self.runs.setdefault(id_, []).append(float(started))
 
     def starts(self, ids: Iterable[str]) -> dict[str, float]:
         """Return id -> its first start, of those of these ids that have run."""
         return {id_: min(self.runs[id_]) for id_ in ids if id_ in self.runs}
-
-    def _news(self, path: Path) -> Iterator[bytes]:
-        offset = self._read.get(path, 0)
-        with path.open("rb") as file:
-            file.seek(offset)
-            data = file.read()
-        # A line that its writer was killed over has no end, and is none.
-        complete = data[: data.rfind(b"\n") + 1]
-        self._read[path] = offset + len(complete)
-        yield from complete.splitlines()
 
 
 def verdict(ids: Collection[str], runs: Mapping[str, list[float]]) -> dict[str, int]:
