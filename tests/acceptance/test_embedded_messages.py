@@ -134,7 +134,7 @@ def test_events_reach_a_monitor(app: Celery) -> None:
                         receiving.drain_events(timeout=1)
                 return len(seen.get(sent, ())) == 2
 
-            until(complete, 20, "both events of a task arrive")
+            assert until(complete, 20, "both events of a task arrive")
 
 
 @pytest.mark.parametrize(

@@ -137,4 +137,5 @@ def test_three_hundred_tasks_in_memory(pool: str, tmp_path: Path, monkeypatch: p
     ):
         sent = send(app, chords=True)
         found = read_here(sent)
+    assert len(found) == 300
     check(sent, found, tmp_path / "ledger")

@@ -7,13 +7,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
+from tests.acceptance.running import until
 from tests.conftest import ServerOf
 
 PROGRAM = str(Path(sys.executable).with_name("broker-profiles"))
@@ -31,6 +31,10 @@ def compare(folder: Path, *options: str, **environ: str) -> subprocess.Completed
         text=True,
         timeout=120,
     )
+
+
+def started(running: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    return psutil.Process(running.pid).children(recursive=True)
 
 
 def results(folder: Path) -> Any:
@@ -96,10 +100,8 @@ def test_ctrl_c_leaves_a_partial_report_and_nothing_behind(tmp_path: Path) -> No
             stderr=errors,
         )
     try:
-        deadline = time.monotonic() + 60
-        while len(children := psutil.Process(running.pid).children(recursive=True)) < 4:
-            assert time.monotonic() < deadline, "no worker was started"
-            time.sleep(0.1)
+        until(lambda: len(started(running)) >= 4, 60, "a worker is started")
+        children = started(running)
         running.send_signal(signal.SIGINT)
         assert running.wait(60) == 130
     finally:

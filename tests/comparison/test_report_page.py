@@ -195,6 +195,7 @@ def test_a_link_to_what_is_filtered_out_shows_it(opened: Open) -> None:
     page.get_by_label("Promises", exact=True).select_option("DEL-1")
     page.evaluate("location.hash = '#e-ORD-1-c1'")
     page.wait_for_function("document.getElementById('e-ORD-1-c1').checkVisibility()")
+    assert page.locator("#e-ORD-1-c1").is_visible()
 
 
 def test_it_can_be_read_without_javascript(opened: Open) -> None:

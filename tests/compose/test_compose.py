@@ -6,13 +6,13 @@ import json
 import os
 import signal
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import pytest
 
+from tests.acceptance.running import until
 from tests.compose.project import (
     CommandFailed,
     Project,
@@ -67,14 +67,6 @@ def project(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 def broker(project: Project) -> str:
     """The service that carries the tasks."""
     return "rabbitmq" if "RABBITMQ_PORT" in project.ports else "redis"
-
-
-def until(found: Callable[[], Any], wanted: Any, seconds: float) -> None:
-    """Wait until a function returns what is wanted."""
-    deadline = time.monotonic() + seconds
-    while (last := found()) != wanted:
-        assert time.monotonic() < deadline, f"after {seconds} s still {last!r} and not {wanted!r}"
-        time.sleep(0.2)
 
 
 def test_every_container_is_healthy_and_confined(project: Project, broker: str) -> None:
@@ -167,7 +159,7 @@ def test_workers_scale(project: Project) -> None:
         except CommandFailed:
             return set()
 
-    until(answering, nodes, 60)
+    until(lambda: answering() == nodes, 60, f"all of {nodes} answer")
 
 
 def test_workers_stop_within_their_grace(project: Project) -> None:

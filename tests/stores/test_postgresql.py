@@ -134,7 +134,10 @@ class SQLStoreContract(StoreContract):
 
     def test_an_address_may_have_the_other_scheme(self, database: Server) -> None:
         other = {"postgresql": "postgres", "mysql": "mariadb"}[self.system]
-        self.store_class.open(database.url.replace(self.system, other, 1), OPTIONS).close()
+        with contextlib.closing(
+            self.store_class.open(database.url.replace(self.system, other, 1), OPTIONS)
+        ) as store:
+            assert not store.exists("a queue that nobody has declared")
 
     def test_nobody_listens(self, database: Server) -> None:
         from sqlalchemy import make_url

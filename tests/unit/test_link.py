@@ -453,6 +453,7 @@ def test_faults_may_come_from_any_thread(link: Link, dial: Dial) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
+        thread.join(30)
+    assert not any(thread.is_alive() for thread in threads)
     link.heal()
     says(dial())

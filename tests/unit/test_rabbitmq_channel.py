@@ -78,7 +78,7 @@ def test_declarations_are_forgotten_with_a_task_that_reached_no_queue(
 def test_a_broadcast_and_what_is_not_persistent_may_reach_nobody(
     monkeypatch: pytest.MonkeyPatch, headers: dict[str, Any], mode: int
 ) -> None:
-    published(monkeypatch, headers=headers, mode=mode, bound=False)
+    assert not published(monkeypatch, headers=headers, mode=mode, bound=False)._returned
 
 
 @pytest.mark.parametrize(

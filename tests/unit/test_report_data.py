@@ -43,7 +43,7 @@ def cell_of(document: Any, column: str, promise: str) -> Any:
 
 def test_the_schema_is_a_schema_and_the_document_has_its_form() -> None:
     Draft202012Validator.check_schema(schema())
-    VALIDATOR.validate(whole())
+    assert list(VALIDATOR.iter_errors(whole())) == []
 
 
 def test_the_schema_refuses_what_nobody_described() -> None:
