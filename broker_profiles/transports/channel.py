@@ -216,7 +216,7 @@ class Channel(virtual.Channel):  # type: ignore[misc]
     def give_back(self, deliveries: Sequence[Delivery]) -> None:
         """Return messages that nobody has worked on."""
         if deliveries:
-            self.connection.release([delivery.receipt for delivery in deliveries], counted=False)
+            self.connection.settlements.release([delivery.receipt for delivery in deliveries], counted=False)
 
     def deliver_all(self, deliveries: list[Delivery]) -> int:
         """Deliver these in order and return how many they were; after an error the rest is given back."""
@@ -246,25 +246,25 @@ class Channel(virtual.Channel):  # type: ignore[misc]
             if receipt is None:
                 raise
             if "task" not in message.headers:
-                self.connection.release([receipt], counted=True)
+                self.connection.settlements.release([receipt], counted=True)
                 raise
             # Celery could not even read what the message says of its task.
             logger.exception("A message cannot be read and is set aside")
-            self.connection.set_aside(receipt, UNREADABLE, _text_of(error))
+            self.connection.settlements.set_aside(receipt, UNREADABLE, _text_of(error))
 
     def _message(self, delivery: Delivery, *, no_ack: bool) -> KombuMessage | None:
         try:
             parts = envelope.unpack(delivery.body)
         except envelope.UnreadableEnvelope as error:
-            self.connection.set_aside(delivery.receipt, UNREADABLE, str(error))
+            self.connection.settlements.set_aside(delivery.receipt, UNREADABLE, str(error))
             return None
         problem = validity.problem_with(parts.headers)
         if problem:
-            self.connection.set_aside(delivery.receipt, UNREADABLE, problem)
+            self.connection.settlements.set_aside(delivery.receipt, UNREADABLE, problem)
             return None
         tag = self.connection.next_tag()
         if no_ack:
-            self.connection.settle(delivery.receipt)
+            self.connection.settlements.settle(delivery.receipt)
         else:
             self._held[tag] = delivery.receipt
         info = parts.properties.get("delivery_info")
@@ -302,9 +302,9 @@ class Channel(virtual.Channel):  # type: ignore[misc]
         if receipt is None:
             return
         if reason is None:
-            self.connection.settle(receipt)
+            self.connection.settlements.settle(receipt)
         else:
-            self.connection.set_aside(receipt, UNREADABLE, reason)
+            self.connection.settlements.set_aside(receipt, UNREADABLE, reason)
 
     def basic_reject(self, delivery_tag: int, requeue: bool = False) -> None:
         """Put a message back, counting the delivery, or make a dead letter of it; from any thread."""
@@ -312,15 +312,15 @@ class Channel(virtual.Channel):  # type: ignore[misc]
         if receipt is None:
             return
         if requeue:
-            self.connection.release([receipt], counted=True)
+            self.connection.settlements.release([receipt], counted=True)
             return
         unreadable = self._unreadable.pop(delivery_tag, "")
         if unreadable:
-            self.connection.set_aside(receipt, UNREADABLE, unreadable)
+            self.connection.settlements.set_aside(receipt, UNREADABLE, unreadable)
             return
         # Celery rejects a message it has no task for, or cannot use, while it handles the error that says so.
         error = sys.exception()
-        self.connection.set_aside(receipt, REJECTED, _text_of(error) if error else "")
+        self.connection.settlements.set_aside(receipt, REJECTED, _text_of(error) if error else "")
 
     def basic_recover(self, requeue: bool = False) -> None:
         """Put back everything that this channel holds."""
@@ -331,7 +331,7 @@ class Channel(virtual.Channel):  # type: ignore[misc]
         popped = [self._held.pop(tag, None) for tag in list(self._held)]
         receipts = [receipt for receipt in popped if receipt is not None]
         if receipts:
-            self.connection.release(receipts, counted=counted)
+            self.connection.settlements.release(receipts, counted=counted)
         self.give_back(self.ahead.take_stale(everything=True))
 
     def close(self) -> None:
@@ -345,7 +345,7 @@ class Channel(virtual.Channel):  # type: ignore[misc]
         if transport is not None:
             try:
                 if transport.of_this_process:
-                    transport.flush()
+                    transport.settlements.flush()
                     self._put_back(counted=self._is_ending_of_an_error())
             finally:
                 # What could not be given back comes back when the lease ends; a late acknowledgement

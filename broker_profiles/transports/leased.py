@@ -12,10 +12,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import threading
 import time
 from array import array
-from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -23,10 +21,11 @@ from kombu.exceptions import ChannelError
 from kombu.transport import base, virtual
 from kombu.utils.uuid import uuid
 
-from broker_profiles.errors import StoreBusy, StoreError, StoreUnavailable, Unroutable, redact
+from broker_profiles.errors import StoreError, StoreUnavailable, Unroutable, redact
 from broker_profiles.transports import routing
 from broker_profiles.transports.channel import Channel
 from broker_profiles.transports.forks import forks
+from broker_profiles.transports.settling import Settlements
 from broker_profiles.transports.store import Delivery, Receipt, Store
 from broker_profiles.transports.threads import Keeper, Wakeup, Watcher
 
@@ -62,10 +61,8 @@ class Transport(virtual.Transport):  # type: ignore[misc]
         self._used_channel_ids = array("H")
         self.consumer_id = uuid()
         self._generation = forks()
+        self.settlements = Settlements(lambda: self.store, self._stale, self.wake)
         self._store: Store | None = None
-        self._settled: deque[Receipt] = deque()
-        self._settled_since = 0.0
-        self._using_store = threading.RLock()
         self._tag = 0
         self._keeper: Keeper | None = None
         self._watcher: Watcher | None = None
@@ -74,8 +71,6 @@ class Transport(virtual.Transport):  # type: ignore[misc]
         self._topics: dict[str, tuple[float, list[tuple[str, str]]]] = {}
         self._first = 0
         self._lease_lost = False
-        #: What could not be given back yet, by whether the delivery counts.
-        self._unreleased: dict[bool, list[Receipt]] = {True: [], False: []}
 
     # -- connecting -------------------------------------------------------------------------------
 
@@ -129,7 +124,7 @@ class Transport(virtual.Transport):  # type: ignore[misc]
             if consumed and self._store is not None and self.of_this_process:
                 # If this fails the rest is left to the end of the lease, which forgets no delivery.
                 with contextlib.suppress(StoreError):
-                    self.flush()
+                    self.settlements.flush()
                     self._store.forget(self.consumer_id)
         finally:
             self._avail_channels.clear()
@@ -210,17 +205,11 @@ class Transport(virtual.Transport):  # type: ignore[misc]
 
     def reserve(self, queues: list[str], limit: int) -> list[Delivery]:
         """Reserve messages, sending along what was settled."""
-        with self._using_store:
-            settled = self._take_settled()
-            try:
-                return self.store.reserve(self.consumer_id, queues, limit, settled)
-            except StoreBusy:
-                # Locked by a neighbour and not gone: the lease holds, and the watcher looks again.
-                self._settled.extendleft(reversed(settled))
-                return []
-            except BaseException:
-                self._settled.extendleft(reversed(settled))
-                raise
+        return self.settlements.reserve(self.consumer_id, queues, limit)
+
+    def _stale(self) -> list[Receipt]:
+        channels = list(self.channels)
+        return [delivery.receipt for channel in channels for delivery in channel.ahead.take_stale()]
 
     def pump(self) -> int:
         """Deliver to every channel that may have something; return how many messages that were.
@@ -241,8 +230,8 @@ class Transport(virtual.Transport):  # type: ignore[misc]
             more = more or not channel.dry
         if more:
             self.wake()
-        elif self._settled and all(channel.dry for channel in self.channels if channel.room()):
-            self.flush()
+        elif self.settlements and all(channel.dry for channel in self.channels if channel.room()):
+            self.settlements.flush()
         if self._watcher is not None and any(channel.dry for channel in self.channels):
             self._watcher.arm()
         return delivered
@@ -262,77 +251,6 @@ class Transport(virtual.Transport):  # type: ignore[misc]
                 raise TimeoutError("no message")
             self.store.wait(self.waited_queues()[0], left)
             self.look_again()
-
-    # -- settling ---------------------------------------------------------------------------------
-
-    def settle(self, receipt: Receipt) -> None:
-        """Note an acknowledgement; from any thread."""
-        if not self._settled:
-            self._settled_since = time.monotonic()
-        self._settled.append(receipt)
-        self.wake()
-
-    def flush(self) -> None:
-        """Send the acknowledgements that are noted."""
-        with self._using_store, contextlib.suppress(StoreBusy):
-            self._acknowledge(self.store)
-
-    def release(self, receipts: Sequence[Receipt], *, counted: bool) -> None:
-        """Put messages back; from any thread."""
-        try:
-            with self._using_store:
-                self.store.release(receipts, counted=counted)
-        except StoreUnavailable:
-            # The keeper gives them back as soon as it can; until then they are held and not lost.
-            self._unreleased[counted] += receipts
-        self.wake()
-
-    def set_aside(self, receipt: Receipt, reason: str, detail: str) -> None:
-        """Make a dead letter of a message; from any thread."""
-        try:
-            with self._using_store:
-                self.store.set_aside([receipt], reason, detail)
-        except StoreUnavailable:
-            # Given back it is delivered again, and set aside then; kept it would wait for this worker's end.
-            self._unreleased[True].append(receipt)
-        self.wake()
-
-    def settle_overdue(self, store: Store, seconds: float) -> None:
-        """Send them over another store if they have waited this long, for the loop may be busy for hours.
-
-        Gives back, too, what was reserved ahead and not used in time.
-        """
-        # The loop must not reserve between the two halves of this: later messages would come before these.
-        with self._using_store:
-            for channel in list(self.channels):
-                self._unreleased[False] += [delivery.receipt for delivery in channel.ahead.take_stale()]
-            for counted, waiting in self._unreleased.items():
-                if waiting:
-                    receipts = list(waiting)
-                    store.release(receipts, counted=counted)
-                    # Only now: what could not be given back is tried again in the next round.
-                    del waiting[: len(receipts)]
-                    self.wake()
-        if self._settled and time.monotonic() - self._settled_since >= seconds:
-            self._acknowledge(store)
-
-    def _acknowledge(self, store: Store) -> None:
-        settled = self._take_settled()
-        if not settled:
-            return
-        try:
-            store.acknowledge(settled)
-        except BaseException:
-            self._settled.extendleft(reversed(settled))
-            raise
-
-    def _take_settled(self) -> list[Receipt]:
-        taken: list[Receipt] = []
-        try:
-            while True:
-                taken.append(self._settled.popleft())
-        except IndexError:
-            return taken
 
     # -- the event loop ---------------------------------------------------------------------------
 

@@ -104,7 +104,7 @@ class Keeper(_StoreThread):
             self._renewed_at = now
             if not held and not first:
                 self._transport.on_lease_lost()
-        self._transport.settle_overdue(store, SETTLE_WITHIN)
+        self._transport.settlements.settle_overdue(store, SETTLE_WITHIN)
         self._ended.wait(min(SETTLE_WITHIN, self._every))
 
 

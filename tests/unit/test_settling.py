@@ -45,7 +45,7 @@ def test_a_rejection_the_store_refuses_is_tried_again(
         patch.setattr(MemoryStore, method, refuse)
         channel.basic_reject(tag, requeue=requeue)
         assert store.sizes("q") == Sizes(leased=1)
-    transport.settle_overdue(store, 0.0)
+    transport.settlements.settle_overdue(store, 0.0)
     assert store.sizes("q") == Sizes(ready=1)
     assert store.reserve("c", ["q"], 1)[0].deliveries == 2
 

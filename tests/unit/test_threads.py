@@ -45,6 +45,7 @@ class Transport:
         self.store = store
         self.looked = threading.Event()
         self.kept = threading.Event()
+        self.settlements = self
 
     def waited_queues(self) -> tuple[list[str], bool]:
         return ["q"], True
