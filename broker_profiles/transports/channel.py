@@ -14,10 +14,10 @@ from kombu.message import Message as KombuMessage
 from kombu.transport import virtual
 from kombu.transport.base import to_rabbitmq_queue_arguments
 
-from broker_profiles.errors import BrokerProfilesError, Unroutable
-from broker_profiles.transports import envelope, routing, validity
+from broker_profiles.errors import BrokerProfilesError
+from broker_profiles.transports import envelope, publishing, routing, validity
 from broker_profiles.transports.readahead import ReadAhead
-from broker_profiles.transports.store import REJECTED, UNREADABLE, Delivery, Outgoing, Receipt, Sizes
+from broker_profiles.transports.store import REJECTED, UNREADABLE, Delivery, Receipt, Sizes
 
 if TYPE_CHECKING:
     from broker_profiles.transports.leased import Transport
@@ -29,8 +29,6 @@ _BATCH = 100
 
 #: Seconds after which an auto-delete queue that names no expiry is removed, unused.
 _AUTO_DELETE_AFTER = 300.0
-
-_PERSISTENT = 2
 
 #: The most characters of an error that are kept with a dead letter: it may quote the whole message.
 _LONGEST_DETAIL = 500
@@ -86,20 +84,13 @@ class Channel(virtual.Channel):  # type: ignore[misc]
 
         Raises `Unroutable` for a persistent message that no queue would get.
         """
-        properties = message["properties"]
-        queues = self.connection.route(exchange, routing_key)
-        if not queues:
-            # A broadcast that nobody listens to is not lost: it is for whoever is there.
-            broadcast = self.connection.state.exchanges.get(exchange, {}).get("type") == "fanout"
-            if properties.get("delivery_mode") == _PERSISTENT and not broadcast:
-                raise Unroutable(exchange=exchange, routing_key=routing_key)
-            return
-        properties["delivery_info"] = {"exchange": exchange, "routing_key": routing_key}
-        body = envelope.pack(message)
-        priority = routing.priority_of(properties)
-        delay = routing.delay_of(message["headers"], datetime.now(UTC))
-        expires = routing.expiry_of(properties)
-        self.connection.store.publish([Outgoing(queue, body, priority, delay, expires) for queue in queues])
+        messages = publishing.outgoing(self.connection, message, exchange, routing_key)
+        if messages:
+            self.connection.store.publish(messages)
+
+    def create_publish_batch(self, max_size: int) -> publishing.PublishBatch:
+        """Return what collects up to so many messages and stores them at once."""
+        return publishing.PublishBatch(self, max_size)
 
     # -- queues -----------------------------------------------------------------------------------
 

@@ -51,6 +51,7 @@ class Transport(virtual.Transport):  # type: ignore[misc]
         asynchronous=True,
         exchange_type=frozenset(["direct", "topic", "fanout"]),
         heartbeats=False,
+        batch_publish=True,
     )
 
     def __init__(self, client: Any, **kwargs: Any) -> None:
