@@ -6,7 +6,6 @@ an application or environment that names another broker is an error, for then ne
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Mapping
 from typing import Any, TypeVar
@@ -15,16 +14,14 @@ import click
 from celery import Celery
 from kombu.transport import TRANSPORT_ALIASES
 
-from broker_profiles.errors import BrokerProfilesError, ConfigurationError, ConflictingSetting
+from broker_profiles.errors import BrokerProfilesError, ConfigurationError, ConflictingSetting, debugging
 from broker_profiles.profile import Mode, Profile, Setting
 from broker_profiles.registry import require_drivers, resolve
+from broker_profiles.runtime import one_line
 from broker_profiles.settings import PROFILE_VARIABLE, Environment
 from broker_profiles.spelling import refuse_misspelt
 
 App = TypeVar("App", bound=Celery)
-
-#: Shows tracebacks instead of one line where a command stops at a wrong configuration.
-DEBUG_VARIABLE = "BROKER_PROFILES_DEBUG"
 
 #: What an application gets that has no task class of its own.
 _TASK_CLASS = "broker_profiles.runtime.task:Task"
@@ -76,6 +73,7 @@ def configure(
             app.task_cls = _TASK_CLASS
         if app.amqp_cls == Celery.amqp_cls:
             app.amqp_cls = _AMQP_CLASS
+        one_line.install()
         app.loader.override_backends = {**chosen.results.backends, **app.loader.override_backends}
     app.broker_profile = chosen
     _name_transport(settings)
@@ -147,8 +145,7 @@ def _name_transport(settings: list[Setting]) -> None:
 
 
 def _exit_inside_a_command(error: BrokerProfilesError) -> None:
-    debugging = os.environ.get(DEBUG_VARIABLE, "").lower() in ("1", "true", "yes", "on", "t", "y")
-    if click.get_current_context(silent=True) is None or debugging:
+    if click.get_current_context(silent=True) is None or debugging():
         return
     sys.stderr.write(f"Error: {error}\n")
     raise SystemExit(error.exit_status)

@@ -9,12 +9,18 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import os
 import re
 from collections.abc import Iterable
 
 # To the last @ of an address: a password may hold anything that somebody forgot to escape.
 _CREDENTIALS = re.compile(r"(?P<head>[A-Za-z][A-Za-z0-9+.-]*://[^\s/?#:@]*):[^\s;]*@")
 _IN_QUERY = re.compile(r"(?P<head>[?&][^=&\s]*(?:password|passwd|pwd|secret)=)[^&\s;]*", re.IGNORECASE)
+
+
+def debugging() -> bool:
+    """Return whether `BROKER_PROFILES_DEBUG` asks for tracebacks instead of one line."""
+    return os.environ.get("BROKER_PROFILES_DEBUG", "").lower() in ("1", "true", "yes", "on", "t", "y")
 
 
 def redact(text: object) -> str:

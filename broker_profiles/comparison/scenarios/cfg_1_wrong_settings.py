@@ -9,6 +9,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from broker_profiles.comparison.scenario import case
 from broker_profiles.comparison.stage import Stage
+from broker_profiles.comparison.workers import Worker
 from broker_profiles.profile import Mode
 
 GUARANTEE = "CFG-1"
@@ -20,6 +21,9 @@ BOUND = 10.0
 _WRONG_USAGE = 2
 
 _MARK = "nobody-may-see-this"
+
+#: A bound on a queue's length that no case comes near.
+_MANY = 1_000_000
 
 
 @case("a setting of Celery that is misspelt", quick=True)
@@ -69,6 +73,31 @@ def another_address(stage: Stage) -> None:
     _stops(stage, "CELERY_BROKER_URL", environ={"CELERY_BROKER_URL": f"redis://:{_MARK}@elsewhere:6379/9"})
 
 
+def declare_otherwise(app: Any) -> str:
+    """Declare the queue of the application with an argument that it does not give it; return its name."""
+    queue = app.amqp.queues[app.conf.task_default_queue]
+    with app.connection_for_write() as connection:
+        other = queue.bind(connection.default_channel)
+        other.queue_arguments = {**(queue.queue_arguments or {}), "x-max-length": _MANY}
+        other.declare()
+    return str(queue.name)
+
+
+@case("the queue exists already, with other arguments")
+def another_queue(stage: Stage) -> None:
+    """Start a worker then: it works, where arguments mean nothing to the broker, or says what is wrong."""
+    queue = stage.client.call(declare_otherwise, within=20)
+    worker = stage.workers.start(ready=False)
+    _starts_or_ends(stage, worker)
+    if worker.alive:
+        stage.wait_for(stage.client.sent("note", 3), 20)
+    else:
+        said = worker.output()
+        stage.require("Traceback" not in said, "the worker ends with a traceback")
+        lines = [line for line in said.splitlines() if repr(queue) in line]
+        stage.require(len(lines) == 1, f"{len(lines)} lines of its log name the queue, and not one")
+
+
 def _skip_baselines(stage: Stage) -> None:
     if stage.profile.mode is Mode.STOCK:
         stage.not_applicable("a baseline has no settings but Celery's, and its address is set for it")
@@ -84,15 +113,25 @@ def _stops(
     """Start a worker with something wrong: it stops in time, with one line that names what is meant."""
     began = time.monotonic()
     worker = stage.workers.start(environ=environ, settings=settings, ready=False)
+    _starts_or_ends(stage, worker)
+    stage.require(not worker.alive, "the worker starts, and says nothing")
+    stage.in_time("seconds until the worker stopped", time.monotonic() - began, BOUND)
+    status = worker.wait(1)
+    stage.require(status == _WRONG_USAGE, f"the worker exits with {status}, and not with {_WRONG_USAGE}")
+    _says(stage, worker, named)
+
+
+def _starts_or_ends(stage: Stage, worker: Worker) -> None:
     stage.wait_for_value(
         lambda: not worker.alive or worker.name in stage.ledger.ids("ready"),
         60,
         "the worker neither starts nor ends",
     )
-    stage.require(not worker.alive, "the worker starts, and says nothing")
-    stage.in_time("seconds until the worker stopped", time.monotonic() - began, BOUND)
-    status, said = worker.wait(1), worker.output().strip()
-    stage.require(status == _WRONG_USAGE, f"the worker exits with {status}, and not with {_WRONG_USAGE}")
+
+
+def _says(stage: Stage, worker: Worker, named: str) -> None:
+    """Require one line that names what is meant, and no password."""
+    said = worker.output().strip()
     stage.require(len(said.splitlines()) == 1, f"it says {len(said.splitlines())} lines, and not one")
     stage.require(named in said, f"what it says does not name {named}: {said[:200]}")
     stage.require(_MARK not in said, "it shows the password")

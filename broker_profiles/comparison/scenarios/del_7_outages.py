@@ -21,6 +21,10 @@ _PATIENCE = 15.0
 _AGE = 5.0
 
 
+#: What a narrow network carries, in bytes a second.
+_NARROW = 20_000
+
+
 @case("the broker is away for 10 s", quick=True)
 def away_for_10_seconds(stage: Stage) -> None:
     """Stop it in order and start it again."""
@@ -79,6 +83,18 @@ def slow_and_lossy(stage: Stage) -> None:
     stage.workers.start()
     sent = stage.client.sent("note", 20, within=60)
     stage.wait_for(sent, 60)
+    stage.require_clean()
+
+
+@case("the network carries 20,000 bytes a second, and somebody sends more")
+def narrow(stage: Stage) -> None:
+    """Let what is sent pile up before a reader that is too slow for it: it takes longer, and all runs."""
+    stage.workers.start()
+    stage.wait_for(stage.client.sent("note", 2), 20)
+    stage.server.slow_down(bytes_per_second=_NARROW)
+    sent = stage.client.sent("note", 20, 0.0, "x" * (_NARROW // 10), within=60)
+    stage.wait_for(sent, 60)
+    stage.server.heal()
     stage.require_clean()
 
 

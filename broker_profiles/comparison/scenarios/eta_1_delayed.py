@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
@@ -24,6 +25,9 @@ _ROUNDING = 0.02
 _OVERDUE = 15.0
 
 _HOUR = 3600
+
+#: Between tasks for an idle worker, in seconds.
+_PAUSES = (0.9, 0.35, 0.65, 0.2, 0.8, 0.5, 0.75)
 
 #: The zones that etas are given in.
 _ZONES = {"UTC": UTC, "UTC+5:30": timezone(timedelta(hours=5, minutes=30))}
@@ -68,6 +72,20 @@ def on_time(stage: Stage) -> None:
     stage.require(late >= -_ROUNDING, f"the retry ran {-late:.3f} s early")
     stage.in_time("seconds from a retry's time to its start", late, BOUND)
     _each_once_in_time(stage, due)
+
+
+@case("no delay at all, and a worker that has had nothing to do")
+def idle_worker(stage: Stage) -> None:
+    """Send single tasks, at moments that no polling can be in step with, and take the median."""
+    stage.workers.start()
+    stage.wait_for(stage.client.sent("note", 2), 20)
+    due: Due = {}
+    for pause in _PAUSES:
+        stage.pause(pause)
+        due |= _delayed(stage, "countdown", 0)
+    stage.wait_for(due, _OVERDUE)
+    late = statistics.median(lateness(stage.ledger.events(), due).values())
+    stage.in_time("median seconds from a task's sending to its start", late, BOUND)
 
 
 @case("the worker is killed and the broker restarted while they wait")
