@@ -127,7 +127,6 @@ def compare(
     """
     _require_packages()
     from broker_profiles.comparison import report
-    from broker_profiles.comparison.load import ranking
     from broker_profiles.comparison.run import Run
 
     earlier = report.load(against) if against else None
@@ -135,26 +134,50 @@ def compare(
     _writable(out)
     progress = Progress(len(columns) * len(cases))
     run = Run(columns, cases, jobs=jobs, environ=os.environ, began=progress.began, done=progress.done)
-    started = datetime.now(UTC)
-    with progress, _stopped_by_signals(run) as stopped:
-        run()
-        rows = _measure(run, load, progress, stopped) if load and not stopped.is_set() else []
-    document = report.document(
-        run,
-        started=started,
-        finished=datetime.now(UTC),
-        complete=not stopped.is_set(),
-        load=[row.as_json() for row in rows],
-        ranking=ranking(rows),
-    )
-    report.write(document, out)
+    with progress, _stopped_by_signals(run, progress) as stopped:
+        document = _tried(run, load, out, progress, stopped)
     if json:
         output.print_json(document)
     else:
         _print(document, out)
-    _conclude(document, earlier, against, say=not json)
+    try:
+        _conclude(document, earlier, against, say=not json)
+    except BrokerProfilesError as error:
+        if not stopped.is_set():
+            raise
+        output.print_line(f"Error: {error}")
     if stopped.is_set():
         click.get_current_context().exit(_INTERRUPTED)
+
+
+def _tried(
+    run: Run, load: str | None, out: Path, progress: Progress, stopped: threading.Event
+) -> dict[str, Any]:
+    """Run, measure, and write the report; return its document."""
+    from broker_profiles.comparison import report
+    from broker_profiles.comparison.load import ranking
+
+    started = datetime.now(UTC)
+
+    def written(rows: Sequence[Row], *, complete: bool) -> dict[str, Any]:
+        document = report.document(
+            run,
+            started=started,
+            finished=datetime.now(UTC),
+            complete=complete,
+            load=[row.as_json() for row in rows],
+            ranking=ranking(rows),
+        )
+        report.write(document, out)
+        return document
+
+    run()
+    rows: list[Row] = []
+    if load and not stopped.is_set():
+        # Whatever happens to the measurements, what was proved is there.
+        written(rows, complete=False)
+        rows = _measure(run, load, progress, stopped)
+    return written(rows, complete=not stopped.is_set())
 
 
 def _columns(names: Sequence[str], quick: bool) -> list[Column]:
@@ -195,15 +218,18 @@ def _measure(run: Run, depth: str, progress: Progress, stopped: threading.Event)
 
 
 @contextmanager
-def _stopped_by_signals(run: Run) -> Iterator[threading.Event]:
-    """Let Ctrl-C and SIGTERM end the run in order; the event says whether one came."""
+def _stopped_by_signals(run: Run, progress: Progress) -> Iterator[threading.Event]:
+    """Let Ctrl-C, SIGTERM and a closed terminal end the run in order; the event says whether one came."""
     stopped = threading.Event()
 
     def stop(_number: int, _frame: FrameType | None) -> None:
+        if not stopped.is_set():
+            progress.say("ending: what was started here is stopped, and a partial report written")
         stopped.set()
         run.stop()
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    signals = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+    before = {number: signal.signal(number, stop) for number in signals}
     try:
         yield stopped
     finally:

@@ -18,11 +18,11 @@ Ids = frozenset[str]
 class Account:
     """What became of every task, by id.
 
-    `sent`: `delay()` returned. `lost`: sent, never finished, and not seen among the dead letters, as those
-    that are `set_aside` were. `duplicated`: ran again though a run of
-    it had finished, or finished more than once. `recovered`: started more than once, for a first run
-    did not finish, and finished once. `unexpected`: ran, though nobody ever tried to send it.
-    `unsure`: ran or may run, though `delay()` failed or never returned.
+    `sent`: `delay()` returned. `lost`: sent, never finished, and neither seen among the dead letters, as
+    those that are `set_aside` were, nor `withdrawn`, as what is revoked or expires is. `duplicated`: ran
+    again though a run of it had finished, or finished more than once. `recovered`: started more than once,
+    for a first run did not finish, and finished once. `unexpected`: ran, though nobody ever tried to send
+    it. `unsure`: ran or may run, though `delay()` failed or never returned.
     """
 
     sent: Ids
@@ -32,6 +32,7 @@ class Account:
     unexpected: Ids
     unsure: Ids
     set_aside: Ids = frozenset()
+    withdrawn: Ids = frozenset()
 
     @property
     def clean(self) -> bool:
@@ -41,7 +42,7 @@ class Account:
     def summary(self) -> str:
         """Return the verdict in words, such as `100 sent, 1 lost, 2 recovered`."""
         parts = [f"{len(self.sent):,} sent"]
-        for name in ("lost", "duplicated", "recovered", "unexpected", "set_aside"):
+        for name in ("lost", "duplicated", "recovered", "unexpected", "set_aside", "withdrawn"):
             ids: Ids = getattr(self, name)
             if ids or name in ("lost", "duplicated"):
                 parts.append(f"{len(ids):,} {name.replace('_', ' ')}")
@@ -56,6 +57,7 @@ def account(events: Iterable[Event]) -> Account:
     finishes: dict[str, int] = {}
     duplicated: set[str] = set()
     dead: set[str] = set()
+    withdrawn: set[str] = set()
     for event in sorted(events, key=lambda event: event.time):
         match event.kind:
             case "sending" | "refused":
@@ -72,12 +74,14 @@ def account(events: Iterable[Event]) -> Account:
                     duplicated.add(event.id)
             case "dead":
                 dead.add(event.id)
+            case "withdrawn":
+                withdrawn.add(event.id)
             case _:
                 pass
     finished = set(finishes)
     return Account(
         sent=frozenset(sent),
-        lost=frozenset(sent - finished - dead),
+        lost=frozenset(sent - finished - dead - withdrawn),
         duplicated=frozenset(duplicated),
         recovered=frozenset(
             id_ for id_, count in starts.items() if count > 1 and id_ in finished and id_ not in duplicated
@@ -85,6 +89,7 @@ def account(events: Iterable[Event]) -> Account:
         unexpected=frozenset((set(starts) | finished) - sent - tried),
         unsure=frozenset(tried - sent),
         set_aside=frozenset(dead - finished),
+        withdrawn=frozenset(withdrawn - finished - dead),
     )
 
 

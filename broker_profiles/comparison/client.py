@@ -18,6 +18,7 @@ from typing import IO, Any
 from broker_profiles.comparison.processes import runs
 from broker_profiles.comparison.scenario import TooLate
 from broker_profiles.comparison.servers.guard import guard, kill_tree
+from broker_profiles.errors import redact
 from broker_profiles.runtime.dead_letters import DeadLetter
 
 _MODULE = "broker_profiles.comparison.clientside"
@@ -50,9 +51,12 @@ class Sent:
 class Client:
     """A process that sends tasks on a profile. Started at the first call; a hung one is replaced."""
 
-    def __init__(self, environ: Mapping[str, str], log: Path) -> None:
+    def __init__(
+        self, environ: Mapping[str, str], log: Path, cancelled: Callable[[], bool] = lambda: False
+    ) -> None:
         self.environ = dict(environ)
         self._log = log
+        self._cancelled = cancelled
         self._process: subprocess.Popen[str] | None = None
 
     def send(
@@ -178,7 +182,7 @@ class Client:
         # The one that was asked: one that has ended meanwhile is not replaced before its end is told.
         process = self._process
         assert process is not None and process.stdout is not None
-        line = _line_of(process.stdout, within)
+        line = self._line_of(process.stdout, within)
         if line is None:
             self.kill()
             raise ClientHung(f"the client hung: it did not return within {within:g} s")
@@ -193,9 +197,24 @@ class Client:
             raise ClientError(*answer["error"])
         return answer["value"]
 
+    def _line_of(self, stream: IO[str], within: float) -> str | None:
+        """Return the next line, an empty one where the stream ended, none where there was none in time."""
+        deadline = time.monotonic() + within
+        while True:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return None
+            # One answer to one question: nothing waits unseen in the stream's buffer.
+            if select.select([stream], [], [], min(left, 1.0))[0]:
+                return stream.readline()
+            if self._cancelled():
+                raise KeyboardInterrupt
+
     def _ended(self) -> ClientError:
         self.kill()
-        return ClientError("Ended", f"the client ended: {self._log.read_text(errors='replace')[-500:]}")
+        return ClientError(
+            "Ended", f"the client ended: {redact(self._log.read_text(errors='replace'))[-500:]}"
+        )
 
     def _running(self) -> subprocess.Popen[str]:
         if not self.running:
@@ -213,15 +232,3 @@ class Client:
             guard.add("process", str(self._process.pid))
         assert self._process is not None
         return self._process
-
-
-def _line_of(stream: IO[str], within: float) -> str | None:
-    """Return the next line, an empty one where the stream ended, none where there was none in time."""
-    deadline = time.monotonic() + within
-    while True:
-        left = deadline - time.monotonic()
-        if left <= 0:
-            return None
-        # One answer to one question: nothing waits unseen in the stream's buffer.
-        if select.select([stream], [], [], min(left, 1.0))[0]:
-            return stream.readline()

@@ -19,14 +19,14 @@ import socket
 import socketserver
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, get_args
 from urllib.parse import urlsplit
 
-Kind = Literal["sending", "sent", "refused", "start", "finish", "dead", "ready", "fault", "note"]
+Kind = Literal["sending", "sent", "refused", "start", "finish", "dead", "withdrawn", "ready", "fault", "note"]
 KINDS: tuple[str, ...] = get_args(Kind)
 
 #: Where a process finds its ledger: a folder, or `tcp://HOST:PORT` of a collector.
@@ -41,8 +41,9 @@ class Event:
     """One line of the ledger.
 
     `sending` and then `sent` or `refused` come from a client, `start` and `finish` from a task, `ready`
-    from a worker (its id is the worker's name), `fault` and `note` from the scenario, and `dead` where it
-    has found a task among the dead letters. `process` is a
+    from a worker (its id is the worker's name), `fault` and `note` from the scenario, `dead` where it
+    has found a task among the dead letters, and `withdrawn` where a task is not to run any more, such as
+    one that is revoked or expires. `process` is a
     process id, `text` what a reader should know (the error of a refusal, the name of a fault), and
     `again` whether the broker said that this message had been delivered before.
     """
@@ -173,6 +174,11 @@ class Ledger:
     def dead(self, id_: str, reason: str) -> Event:
         """Write down that a task was found among the dead letters."""
         return self._recorder.record("dead", id_, reason)
+
+    def withdrawn(self, ids: Iterable[str], why: str) -> None:
+        """Write down that these tasks are not to run any more, so that none counts as lost."""
+        for id_ in ids:
+            self._recorder.record("withdrawn", id_, why)
 
 
 class Collector:

@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 
 from broker_profiles.comparison.servers.guard import guard, kill_tree
+from broker_profiles.errors import redact
 
 #: The command `celery` for the application of the comparison.
 CELERY = (sys.executable, "-m", "celery", "-A", "broker_profiles.comparison.workload")
@@ -111,4 +112,4 @@ class Process:
 
     def last_words(self) -> str:
         """Return the end of its log."""
-        return self.output()[-2000:]
+        return redact(self.output())[-2000:]

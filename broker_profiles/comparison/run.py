@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import tempfile
 import threading
@@ -22,6 +23,8 @@ from broker_profiles.comparison.servers import FaultRefused, ServerUnavailable
 from broker_profiles.comparison.stage import Stage
 from broker_profiles.errors import redact
 from broker_profiles.profile import Setting
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,24 +64,25 @@ def attempt(
 ) -> Attempt:
     """Try a case on a column's servers. Raises `Cancelled`; everything else is in the attempt."""
     began = time.monotonic()
-    outcome, detail, late = Outcome.KEPT, "", False
     stage: Stage | None = None
+    failure: Exception | None = None
     try:
         host.heal()
         stage = Stage(host, folder, cancelled)
         with stage:
             try:
                 case.run(stage)
-            finally:
-                stage.ledger.note("the case ends")
-    except PromiseBroken as error:
-        outcome, detail, late = Outcome.BROKEN, str(error), isinstance(error, TooLate)
-    except (NotApplicable, FaultRefused) as error:
-        outcome, detail = Outcome.NOT_APPLICABLE, str(error)
+            except Exception as error:
+                failure = error
+            stage.ledger.note("the case ends")
     except KeyboardInterrupt:
         raise Cancelled from None
     except Exception as error:
-        outcome, detail = Outcome.ERROR, _where(error)
+        # What came of the case is not hidden by what went wrong after it, but the servers are not used again.
+        failure = failure or error
+        if host.owned:
+            host.close()
+    outcome, detail = _outcome(failure)
     events = list(stage.ledger.events()) if stage is not None else []
     bad = outcome in (Outcome.BROKEN, Outcome.ERROR)
     return Attempt(
@@ -92,9 +96,19 @@ def attempt(
         events=events,
         alone=alone,
         logs=_logs(folder) if bad else {},
-        late=late,
+        late=isinstance(failure, TooLate),
         bounds=stage.bounds if stage else {},
     )
+
+
+def _outcome(failure: Exception | None) -> tuple[Outcome, str]:
+    if failure is None:
+        return Outcome.KEPT, ""
+    if isinstance(failure, PromiseBroken):
+        return Outcome.BROKEN, str(failure)
+    if isinstance(failure, NotApplicable | FaultRefused):
+        return Outcome.NOT_APPLICABLE, str(failure)
+    return Outcome.ERROR, _where(failure)
 
 
 def _where(error: Exception) -> str:
@@ -104,7 +118,7 @@ def _where(error: Exception) -> str:
 
 def _logs(folder: Path) -> dict[str, str]:
     return {
-        path.stem: redact(path.read_text(errors="replace")[-3000:]) for path in sorted(folder.glob("*.log"))
+        path.stem: redact(path.read_text(errors="replace"))[-3000:] for path in sorted(folder.glob("*.log"))
     }
 
 
@@ -213,8 +227,9 @@ class Run:
         before = len(self.attempts)
         try:
             self._cases_of(column, folder, [found.case for found in late], alone=True)
-        except (Cancelled, ServerUnavailable):
-            return  # what was late stays late
+        except Exception as error:  # what was late stays late, and the other columns go on
+            if not isinstance(error, Cancelled):
+                logger.warning("%s could not be tried again: %s", column.name, redact(_where(error)))
         second = {found.case.id: found for found in self.attempts[before:]}
         for first in late:
             if first.case.id in second:

@@ -40,6 +40,10 @@ HISTORIES: dict[str, set[str]] = {
     "?! s1 s2 d": {"sent", "set_aside"},
     "?! s1 d s2 f2": {"sent", "recovered"},
     "? d": {"unsure", "set_aside"},
+    "?! w": {"sent", "withdrawn"},
+    "?! s1 w": {"sent", "withdrawn"},
+    "?! w s1 f1": {"sent"},
+    "?! w d": {"sent", "set_aside"},
     "?x": {"unsure"},
     "?": {"unsure"},
     "?x s1 f1": {"unsure"},
@@ -53,7 +57,7 @@ HISTORIES: dict[str, set[str]] = {
     "s1 s2 f2": {"unexpected", "recovered"},
 }
 
-SETS = ("sent", "lost", "duplicated", "recovered", "unexpected", "unsure", "set_aside")
+SETS = ("sent", "lost", "duplicated", "recovered", "unexpected", "unsure", "set_aside", "withdrawn")
 _KINDS: dict[str, Kind] = {
     "?": "sending",
     "!": "sent",
@@ -61,6 +65,7 @@ _KINDS: dict[str, Kind] = {
     "s": "start",
     "f": "finish",
     "d": "dead",
+    "w": "withdrawn",
 }
 
 
@@ -143,6 +148,8 @@ def test_whatever_happens_the_sets_are_disjoint_where_they_must_be(events: list[
         ("lost", "unexpected"),
         ("lost", "unsure"),
         ("lost", "set_aside"),
+        ("lost", "withdrawn"),
+        ("set_aside", "withdrawn"),
         ("duplicated", "recovered"),
         ("sent", "unexpected"),
         ("sent", "unsure"),
@@ -164,7 +171,9 @@ def test_a_second_way_to_work_it_out_says_the_same(events: list[Event]) -> None:
         again = len(finishes) > 1 or any(start > min(finishes) for start in starts if finishes)
         assert (id_ in verdict.sent) is sent
         dead = bool(times("dead", id_))
-        assert (id_ in verdict.lost) is (sent and not finishes and not dead)
+        withdrawn = bool(times("withdrawn", id_))
+        assert (id_ in verdict.lost) is (sent and not finishes and not dead and not withdrawn)
+        assert (id_ in verdict.withdrawn) is (withdrawn and not finishes and not dead)
         assert (id_ in verdict.set_aside) is (dead and not finishes)
         assert (id_ in verdict.duplicated) is again
         assert (id_ in verdict.recovered) is (len(starts) > 1 and bool(finishes) and not again)

@@ -38,13 +38,19 @@ def test_a_promise_newly_holds(before: str, after: str) -> None:
 
 @pytest.mark.parametrize(
     ("before", "after"),
-    [("holds", "not offered"), ("holds", "not tried"), ("not tried", "holds"), ("kept", "broken")],
+    [("not tried", "not offered"), ("holds", "not tried"), ("not tried", "holds"), ("kept", "broken")],
 )
 def test_what_breaks_no_promise_is_a_change_all_the_same(before: str, after: str) -> None:
     (change,) = said(DEL_1=(before, after))
     assert not change.newly_broken
     assert not change.newly_holds
     assert str(change) == f"DEL-1 on embedded: was '{before}', is '{after}'"
+
+
+def test_a_promise_that_held_and_is_withdrawn_is_newly_broken() -> None:
+    (change,) = said(DEL_1=("holds", "not offered"))
+    assert change.newly_broken
+    assert str(change) == "newly broken: DEL-1 on embedded: was 'holds', is 'not offered'"
 
 
 def test_what_is_broken_comes_first() -> None:

@@ -140,7 +140,7 @@ class Round:
         if "batched" in sent:
             note = "one producer in a kombu batch" if sent["batched"] else "one producer; no batches here"
         sample = Sample(number / sent["seconds"], disturbed, cpu_per_1000=_per_1000(spent, number), note=note)
-        self._note(measure, None, sample)
+        self._note(measure, None, sample, sent["ids"])
         return sent
 
     def _ten_milliseconds(self) -> None:
@@ -194,8 +194,8 @@ class Round:
         for who, size in self._bench.memory().items():
             self._note("memory", who, Sample(float(size), note="proportional set size, after the round"))
 
-    def _note(self, measure: str, parameter: Parameter, sample: Sample) -> None:
-        self._found.append(Measured(measure, parameter, sample))
+    def _note(self, measure: str, parameter: Parameter, sample: Sample, ids: Sequence[str] = ()) -> None:
+        self._found.append(Measured(measure, parameter, sample, ids))
 
     def _worked(
         self, measure: str, parameter: Parameter, sample: Sample, ids: Sequence[str], worked: Worked

@@ -12,18 +12,14 @@ from broker_profiles.comparison.column import Column, Host
 from broker_profiles.comparison.load.bench import Bench
 from broker_profiles.comparison.load.lengths import MEASURES as LENGTHS
 from broker_profiles.comparison.load.lengths import lengths
-from broker_profiles.comparison.load.measure import FAILURES, Measured, Round, Size
+from broker_profiles.comparison.load.measure import Measured, Round, Size
 from broker_profiles.comparison.load.probe import Prober
 from broker_profiles.comparison.load.rows import Place, Row, Sample, row_of
 from broker_profiles.comparison.marks import ceiling
-from broker_profiles.comparison.scenario import TooLate
-from broker_profiles.comparison.servers import ServerUnavailable
 from broker_profiles.errors import redact
+from broker_profiles.profile import CONTRACT, Mode, Profile
 
 Say = Callable[[str], None]
-
-#: Why a round of a column ends early; the next one is tried all the same.
-_ENDS = (*FAILURES, TooLate, ServerUnavailable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +90,15 @@ def measure_columns(
     return run.rows()
 
 
+def level(profile: Profile) -> str:
+    """Return the guarantees a profile works under: its mode, and which promises about tasks it lacks."""
+    if profile.mode is Mode.STOCK:
+        return str(profile.mode)
+    about_tasks = [id_ for id_ in CONTRACT if id_.startswith(("DEL-", "ETA-", "ORD-"))]
+    missing = [id_ for id_ in about_tasks if not profile.guarantees.holds(id_)]
+    return " without ".join(filter(None, [str(profile.mode), ", ".join(missing)]))
+
+
 def turns(columns: Sequence[Host], number: int) -> list[Host]:
     """Return the order of a round: each begins with another column, so that none is always the first."""
     first = number % len(columns) if columns else 0
@@ -132,10 +137,10 @@ class _Run:
         closing.callback(host.close)
         try:
             host.start()
-        except ServerUnavailable as error:
-            self._say(f"{host.column.name}: {redact(error)}")
+            _rest(host)
+        except Exception as error:  # the other columns are measured all the same
+            self._failed(host, error)
             return None
-        _rest(host)
         return host
 
     def rounds(self, hosts: Sequence[Host]) -> None:
@@ -158,21 +163,25 @@ class _Run:
         """Wake a column's servers, measure, and let them rest again."""
         self._go_on()
         self._visits += 1
-        name = host.column.name
         try:
             host.heal()
             with Bench(host, self._folder / str(self._visits), self._prober, self._cancelled) as bench:
                 for measured in measure(bench):
                     self._note(host, measured)
                 bench.clean()
-        except _ENDS as error:
-            self._say(f"{name}: {type(error).__name__}: {redact(error)}")
-        finally:
+        except Exception as error:  # the next round of it is tried all the same
+            self._failed(host, error)
+        try:
             _rest(host)
+        except Exception as error:
+            self._failed(host, error)
+
+    def _failed(self, host: Host, error: Exception) -> None:
+        self._say(f"{host.column.name}: {type(error).__name__}: {redact(error)}")
 
     def _note(self, host: Host, measured: Measured) -> None:
         column = host.column
-        place = Place(column.name, str(column.profile.mode), measured.measure, measured.parameter)
+        place = Place(column.name, level(column.profile), measured.measure, measured.parameter)
         self._samples.setdefault(place, []).append(measured.sample)
 
     def _done(self, host: Host, which: Callable[[Place], bool]) -> None:

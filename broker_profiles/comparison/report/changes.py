@@ -29,7 +29,9 @@ class Change:
 
     @property
     def newly_broken(self) -> bool:
-        """Whether a declared promise that was not broken before is broken now."""
+        """Whether a promise that was not broken before is broken now, or held before and is withdrawn."""
+        if self.after is Standing.NOT_OFFERED:
+            return self.before is Standing.HOLDS
         return self.after is Standing.BROKEN_PROMISE and self.before not in (None, Standing.BROKEN_PROMISE)
 
     @property

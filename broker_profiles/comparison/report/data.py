@@ -38,7 +38,7 @@ EVENTS_AT_MOST = 400
 
 _ALWAYS_SHOWN = ("fault", "note", "ready")
 
-_SETS = ("lost", "duplicated", "recovered", "unexpected", "unsure", "set_aside")
+_SETS = ("lost", "duplicated", "recovered", "unexpected", "unsure", "set_aside", "withdrawn")
 
 #: What a promise amounts to only when all of its cases were tried.
 _KEPT = (Standing.HOLDS, Standing.SEEN_KEPT, Standing.UNDECLARED)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from broker_profiles.comparison.matrix import Standing
-from broker_profiles.comparison.report.words import figure
+from broker_profiles.comparison.report.words import figure, share_tried
 
 Document = Mapping[str, Any]
 
@@ -25,7 +25,8 @@ _MARKS = {
 _KEY = (
     "`yes`: every case of the promise held. `no`: at least one case broke it, and the profile does not"
     " promise it. **BROKEN**: promised, and broken. `yes (undeclared)`: held, though the profile does not"
-    " promise it. `-`: could not be tried there. `?`: the suite failed."
+    " promise it. `-`: could not be tried there. `?`: the suite failed. `(4 of 5)`: the other cases do not"
+    " apply there; the report says why."
 )
 
 
@@ -79,16 +80,21 @@ def _intro(document: Document) -> str:
 
 def _matrix(document: Document, columns: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     names = [column["name"] for column in columns]
-    said = {(cell["column"], cell["promise"]): Standing(cell["standing"]) for cell in document["cells"]}
+    said = {(cell["column"], cell["promise"]): _mark(cell) for cell in document["cells"]}
     if not names:
         yield "None in this run."
         return
     yield "| | promise | " + " | ".join(f"`{name}`" for name in names) + " |"
     yield "|---|---|" + "---|" * len(names)
     for id_, wording in document["promises"].items():
-        marks = [_MARKS[said[name, id_]] if (name, id_) in said else "" for name in names]
+        marks = [said.get((name, id_), "") for name in names]
         if any(marks):
             yield f"| {id_} | {wording} | " + " | ".join(marks) + " |"
+
+
+def _mark(cell: Mapping[str, Any]) -> str:
+    tried = share_tried(cell)
+    return _MARKS[Standing(cell["standing"])] + (f" ({tried})" if tried else "")
 
 
 def _cells(document: Document, column: Mapping[str, Any], *standings: Standing) -> list[Mapping[str, Any]]:

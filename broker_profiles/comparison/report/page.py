@@ -44,6 +44,11 @@ class Cell:
         return Standing(self.data["standing"])
 
     @property
+    def share_tried(self) -> str:
+        """How many of its cases kept it, such as `4 of 5`, where the others do not apply; else nothing."""
+        return words.share_tried(self.data)
+
+    @property
     def sentence(self) -> str:
         """What a reader should know before opening it."""
         for outcome in ("broken", "error", "not applicable"):

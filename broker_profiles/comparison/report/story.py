@@ -16,7 +16,7 @@ _LINES = 80
 #: The width of a strip, in units of its own; ticks that fall on one are drawn once.
 WIDTH = 1000
 
-_SETS = ("lost", "duplicated", "recovered", "unexpected", "set_aside")
+_SETS = ("lost", "duplicated", "recovered", "unexpected", "set_aside", "withdrawn")
 
 _COUNTED = {"sent": "sent", "refused": "refused", "start": "started", "finish": "finished"}
 
@@ -107,6 +107,8 @@ def _line(event: Mapping[str, Any], told: frozenset[str]) -> Line | None:
             return Line(t, kind, text)
         case "dead":
             return Line(t, "note", f"is a dead letter: {text}", id_)
+        case "withdrawn" if id_ in told:
+            return Line(t, "note", f"is not to run any more: {text}", id_)
         case "ready":
             return Line(t, kind, f"worker {id_} is ready")
         case "sent" if id_ in told:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +25,7 @@ class Sign:
 
 
 SIGNS: dict[Standing, Sign] = {
-    Standing.HOLDS: Sign("holds", "yes", "promised, and every case kept it"),
+    Standing.HOLDS: Sign("holds", "yes", "promised, and every case that can be tried there kept it"),
     Standing.BROKEN_PROMISE: Sign("broken promise", "no", "promised, and at least one case broke it"),
     Standing.NOT_OFFERED: Sign("not offered", "none", "not promised, and at least one case broke it"),
     Standing.UNDECLARED: Sign("kept, not declared", "yes", "not promised, though every case kept it"),
@@ -40,6 +41,13 @@ SIGNS: dict[Standing, Sign] = {
 OUTCOMES = {"kept": "yes", "broken": "no", "not applicable": "dots", "error": "alert"}
 
 _SIZES = ("bytes", "KiB", "MiB", "GiB", "TiB")
+
+
+def share_tried(cell: Mapping[str, Any]) -> str:
+    """Return `4 of 5` where four cases kept a promise and a fifth does not apply there; else nothing."""
+    outcomes = [case["outcome"] for case in cell["cases"]]
+    kept = outcomes.count("kept")
+    return f"{kept} of {len(outcomes)}" if kept and set(outcomes) == {"kept", "not applicable"} else ""
 
 
 def figure(value: Any) -> str:
