@@ -101,8 +101,8 @@ def _words(_context: click.Context, _parameter: click.Parameter, values: tuple[s
 @click.option(
     "--jobs",
     type=click.IntRange(1, 32),
-    default=lambda: 2 + (os.cpu_count() or 1),
-    show_default="CPUs + 2",
+    default=lambda: 4 * (os.cpu_count() or 1),
+    show_default="four a CPU, for they mostly wait",
     show_envvar=True,
     help="Columns side by side.",
 )

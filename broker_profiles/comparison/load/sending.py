@@ -13,10 +13,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from celery.utils import uuid
+from kombu.serialization import dumps
 
 from broker_profiles.comparison.load.rates import Schedule
 
 _TASK = "comparison.mark"
+
+#: How many messages are stored together where that is possible.
+_BATCH = 1000
 
 #: How many tasks are sent between two looks at the clock.
 _BETWEEN = 10
@@ -50,24 +54,35 @@ def bulk(app: Any, count: int, seconds: float) -> dict[str, Any]:
 def fill(app: Any, count: int, seconds: float) -> int:
     """Send as many as fast as can be, and return how many: not a measurement, but its stage.
 
-    They are copies of one message, each with an id of its own, without what Celery does for each call.
+    They are copies of one message, each with an id of its own, without what Celery does for each call,
+    and nobody waits for the confirm of each.
     """
     queue = app.amqp.queues[app.conf.task_default_queue]
     message = app.amqp.create_task_message(uuid(), _TASK, (), {}, ignore_result=True)
-    where = {"exchange": queue.exchange.name, "routing_key": queue.routing_key, "delivery_mode": 2}
+    content_type, encoding, body = dumps(message.body, "json")
+    where = {"exchange": queue.exchange.name, "routing_key": queue.routing_key}
 
-    with app.producer_pool.acquire(block=True) as producer:
-        producer.maybe_declare(queue)
+    with app.connection_for_write() as connection:
+        if connection.transport.driver_type == "amqp":
+            connection.transport_options = {**connection.transport_options, "confirm_publish": False}
+        channel = connection.default_channel
+        queue.bind(channel).declare()
+        batched = connection.transport.implements.batch_publish
+        batch = channel.create_publish_batch(max_size=_BATCH) if batched else None
+        publish = channel.basic_publish if batch is None else batch.publish
 
         def send() -> str:
             id_: str = uuid()
             headers = {**message.headers, "id": id_, "root_id": id_}
-            properties = {**message.properties, **where, "correlation_id": id_}
-            producer.publish(message.body, headers=headers, serializer="json", **properties)
+            properties = {**message.properties, "correlation_id": id_, "delivery_mode": 2}
+            publish(channel.prepare_message(body, 0, content_type, encoding, headers, properties), **where)
             return id_
 
-        with producer.batch():
-            return sum(1 for _ in _sent(send, count, seconds))
+        sent = sum(1 for _ in _sent(send, count, seconds))
+        if batch is not None:
+            batch.flush()
+            batch.close()
+        return sent
 
 
 def paced(app: Any, rate: float, seconds: float) -> dict[str, Any]:
