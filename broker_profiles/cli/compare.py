@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 _INTERRUPTED = 130
 
 
+#: How the widths of the columns of the summary relate.
+_SHARES: dict[str, Any] = {"holds": 3, "broken": 3, "not offered": 2, "else": 3}
+
+
 class UnknownScenario(ConfigurationError):
     """Unknown scenario {name!r}.{hint} Name a promise (DEL-1), a family (DEL) or a case (DEL-1/...)."""
 
@@ -41,7 +45,7 @@ class NothingToWriteTo(ConfigurationError):
 
 
 class BrokenPromises(BrokerProfilesError):
-    """{count} broken: {cells}"""
+    """{count} broken or failed: {cells}"""
 
 
 class NewlyBroken(BrokerProfilesError):
@@ -241,7 +245,7 @@ def _stopped_by_signals(run: Run, progress: Progress) -> Iterator[threading.Even
 
 
 def _print(document: dict[str, Any], out: Path) -> None:
-    table = output.table("Profile", "Holds", "Broken", "Not offered", "Else", holds=3, broken=3)
+    table = output.table("Profile", "Holds", "Broken", "Not offered", "Else", **_SHARES)
     for column in document["columns"]:
         by_standing = _by_standing(document, column["name"])
         kept = by_standing.pop("holds", []) + by_standing.pop("kept", [])

@@ -132,6 +132,15 @@ class Recorder:
                 append(self._file, line)
         return event
 
+    def close(self) -> None:
+        """Close the file or the connection; the next event opens another."""
+        with self._lock:
+            if self._file >= 0:
+                os.close(self._file)
+            if self._socket is not None:
+                self._socket.close()
+            self._process, self._file, self._socket = 0, -1, None
+
     def _open(self, process: int) -> None:
         self._process = process
         if self._target.startswith("tcp://"):
@@ -166,6 +175,10 @@ class Ledger:
     def ids(self, *kinds: Kind) -> set[str]:
         """Return the ids that have an event of one of these kinds."""
         return {event.id for event in self.of(*kinds)}
+
+    def close(self) -> None:
+        """Close what it writes to; it can still be read, and written to again."""
+        self._recorder.close()
 
     def note(self, text: str, *, fault: bool = False) -> Event:
         """Write down what the scenario does, so that the timeline shows it."""

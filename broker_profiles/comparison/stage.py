@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -11,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
+from broker_profiles.comparison import cleaning
 from broker_profiles.comparison.account import Account, account
 from broker_profiles.comparison.client import Client, ClientError, ClientHung, Sent
 from broker_profiles.comparison.column import Host, file_variables
@@ -18,11 +20,18 @@ from broker_profiles.comparison.ledger import VARIABLE, Ledger
 from broker_profiles.comparison.processes import CELERY, Process
 from broker_profiles.comparison.scenario import NotApplicable, PromiseBroken, TooLate
 from broker_profiles.comparison.service import FileService, NetworkService, Service
-from broker_profiles.comparison.variables import PREFIX_VARIABLE, SETTINGS_VARIABLE
+from broker_profiles.comparison.variables import (
+    KEYS_VARIABLE,
+    PREFIX_VARIABLE,
+    SETTINGS_VARIABLE,
+    TRACES_VARIABLE,
+)
 from broker_profiles.comparison.workers import Workers
-from broker_profiles.errors import NoDeadLetters
+from broker_profiles.errors import NoDeadLetters, redact
 from broker_profiles.profile import Mode, Profile
 from broker_profiles.runtime.dead_letters import DeadLetter
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -30,6 +39,9 @@ _POLL_SECONDS = 0.05
 
 #: How long a call that sends a task may take before it is said to hang, in seconds.
 _HANGS = 15.0
+
+#: How long it may take to remove from a server of others what one application has left, in seconds.
+_CLEANED = 60.0
 
 
 class Stage:
@@ -57,6 +69,7 @@ class Stage:
         self.prefix = f"bp-{secrets.token_hex(4)}"
         self._host = host
         self._cancelled = cancelled
+        self._ending = False
         self._clients: list[Client] = []
         self._commands: list[Process] = []
         self.environ: dict[str, str] = {
@@ -65,6 +78,12 @@ class Stage:
             VARIABLE: str(self.ledger.folder),
             PREFIX_VARIABLE: self.prefix,
         }
+        if not host.owned:
+            self.environ[TRACES_VARIABLE] = str(self.ledger.folder)
+        if keys := host.keys(self.prefix):
+            self.environ[KEYS_VARIABLE] = keys
+        #: A case may give its processes a wrong password.
+        self._at_first = dict(self.environ)
         self.workers = Workers(self.environ, folder, self.ledger, self.wait)
         self.client = self.another_client()
         #: The broker's server, and the result store's: what can be done to them.
@@ -109,6 +128,10 @@ class Stage:
             if left <= 0:
                 return
             time.sleep(min(left, 0.2))
+
+    def _is_cancelled(self) -> bool:
+        # What a case has left somewhere is removed all the same.
+        return not self._ending and self._cancelled()
 
     def account(self) -> Account:
         """Return what has become of every task so far."""
@@ -179,6 +202,11 @@ class Stage:
         """End the case: it cannot be tried here. Raises `NotApplicable`."""
         raise NotApplicable(why)
 
+    def needs_own_server(self, why: str) -> None:
+        """Raise `NotApplicable` where a server was not started here: what the case does to it would stay."""
+        if not self._host.owned:
+            self.not_applicable(f"{why}, and the server was not started here")
+
     def fault(self, text: str) -> None:
         """Write a fault down, for the timeline."""
         self.ledger.note(text, fault=True)
@@ -188,7 +216,8 @@ class Stage:
     def another_client(self, environ: Mapping[str, str] | None = None) -> Client:
         """Return a client in a process of its own, started at its first call."""
         number = len(self._clients) + 1
-        client = Client({**self.environ, **(environ or {})}, self.folder / f"client-{number}.log")
+        log = self.folder / f"client-{number}.log"
+        client = Client({**self.environ, **(environ or {})}, log, self._is_cancelled)
         self._clients.append(client)
         return client
 
@@ -252,7 +281,9 @@ class Stage:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._ending = True
         with contextlib.ExitStack() as ending:
+            ending.callback(self.ledger.close)
             ending.callback(self._clean)
             for client in self._clients:
                 ending.callback(client.kill)
@@ -266,11 +297,16 @@ class Stage:
         self._host.heal()
         if self._host.owned:
             return
-        # Somebody else's server keeps nothing of ours.
-        client = self.another_client()
-        try:
-            client.clean()
-        except (ClientError, ClientHung):
-            self.ledger.note("the queue of this case could not be removed")
-        finally:
-            client.kill()
+        left: list[str] = []
+        for prefix in {client.environ[PREFIX_VARIABLE] for client in self._clients} | self.workers.prefixes:
+            client = Client({**self._at_first, PREFIX_VARIABLE: prefix}, self.folder / "cleaning.log")
+            try:
+                left += client.call(cleaning.remove_all, within=_CLEANED)
+            except (ClientError, ClientHung) as error:
+                left.append(str(error))
+            finally:
+                client.kill()
+        if left:
+            where = f"{self._host.column.name}: not all of {self.prefix} could be removed from a server"
+            why = " ".join(redact("; ".join(left)).split())
+            logger.warning("%s that is not ours: %s", where, why[:500])

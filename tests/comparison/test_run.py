@@ -1,0 +1,64 @@
+"""What a long run must not pile up, and what must not hide what a case has shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from broker_profiles.comparison.column import Host, hosted, parse
+from broker_profiles.comparison.run import attempt
+from broker_profiles.comparison.scenario import Case, Outcome, PromiseBroken, all_cases, select
+from broker_profiles.comparison.stage import Stage
+
+pytestmark = pytest.mark.timeout(120)
+
+
+def made_up(run: Callable[[Stage], None]) -> Case:
+    return Case("DEL-1", "made up", "made_up", run, quick=False, fresh=False)
+
+
+@pytest.fixture
+def host() -> Iterator[Host]:
+    with hosted(parse("embedded")) as started:
+        yield started
+
+
+def test_a_case_leaves_no_file_open(host: Host, tmp_path: Path) -> None:
+    (case,) = select(all_cases(), ["ORD-2/one_process"])
+    opened = []
+    for number in range(3):
+        assert attempt(host, case, tmp_path / str(number)).outcome is Outcome.KEPT
+        opened.append(psutil.Process().num_fds())
+    assert opened[2] == opened[0]
+
+
+def test_what_goes_wrong_afterwards_does_not_hide_what_was_broken(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaks(stage: Stage) -> None:
+        def unhealthy() -> None:
+            raise OSError("it cannot be healed")
+
+        monkeypatch.setattr(stage.server, "heal", unhealthy)
+        raise PromiseBroken("a task was lost")
+
+    case = made_up(breaks)
+    found = attempt(host, case, tmp_path / "case")
+    assert (found.outcome, found.detail) == (Outcome.BROKEN, "a task was lost")
+
+
+def test_what_goes_wrong_afterwards_is_an_error_where_nothing_was_broken(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def keeps(stage: Stage) -> None:
+        def unhealthy() -> None:
+            raise OSError("it cannot be healed")
+
+        monkeypatch.setattr(stage.server, "heal", unhealthy)
+
+    found = attempt(host, made_up(keeps), tmp_path / "case")
+    assert found.outcome is Outcome.ERROR
+    assert "it cannot be healed" in found.detail
