@@ -168,6 +168,15 @@ _KINDS: Mapping[str, _Kind] = {
 }
 
 
+#: Every variable that says where a server is, in each of its forms.
+ADDRESS_VARIABLES = frozenset(
+    f"{prefix}{kind.variable}{suffix}"
+    for kind in _KINDS.values()
+    for prefix in ("", "RESULT_")
+    for suffix in ("", "_FILE")
+)
+
+
 def address_variable(kind: str | None) -> str:
     """Return the variable that says where a server of this kind is, or an empty string where none does."""
     if kind == "database":

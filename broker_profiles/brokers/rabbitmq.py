@@ -109,9 +109,8 @@ BROKER = Broker(
     settings=_settings,
     guarantees={
         Mode.DURABLE: Guarantees(
-            kept=_ALWAYS | set("DEL-1 DEL-2 DEL-3 DEL-4 DEL-5 DEL-6 ETA-1 ETA-2".split()),
+            kept=_ALWAYS | set("DEL-1 DEL-2 DEL-3 DEL-4 DEL-5 DEL-6 DEL-8 ETA-1 ETA-2".split()),
             not_offered={
-                "DEL-8": "not yet: some messages that cannot be read end the worker, as with Celery itself",
                 "ORD-1": "quorum queues serve two urgent messages for each other one on RabbitMQ 4, "
                 "and know no priority before",
                 "BEAT-1": _TWO_BEATS,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import select
 import subprocess
 import sys
@@ -15,9 +14,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
+from broker_profiles.comparison import cleaning
 from broker_profiles.comparison.processes import runs
 from broker_profiles.comparison.scenario import TooLate
 from broker_profiles.comparison.servers.guard import guard, kill_tree
+from broker_profiles.comparison.variables import base_environment
 from broker_profiles.errors import redact
 from broker_profiles.runtime.dead_letters import DeadLetter
 
@@ -130,8 +131,8 @@ class Client:
         ]
 
     def clean(self) -> None:
-        """Remove the queue and the exchanges of this run from the broker. Raises `ClientError`."""
-        self._ask(f"{_MODULE}:clean", (), _GRACE)
+        """Remove the queues and the exchanges of this run from the broker. Raises `ClientError`."""
+        self.call(cleaning.remove_queues, within=_GRACE)
 
     def call(self, function: Callable[..., Any], *args: Any, within: float = 30.0) -> Any:
         """Call a function of a module with the application and JSON arguments; return its JSON value.
@@ -226,7 +227,7 @@ class Client:
                     stdout=subprocess.PIPE,
                     stderr=log,
                     text=True,
-                    env={**os.environ, **self.environ},
+                    env={**base_environment(), **self.environ},
                     start_new_session=True,  # Ctrl-C is the suite's alone
                 )
             guard.add("process", str(self._process.pid))

@@ -6,7 +6,6 @@ the function with the application, and answers with one line, `{"value": ...}` o
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import json
 import os
@@ -99,18 +98,6 @@ def control(celery: Celery, command: str, arguments: dict[str, Any], within: flo
 def dead_letters(celery: Celery) -> list[dict[str, Any]]:
     """Return the dead letters of this run's queue."""
     return [asdict(letter) for letter in list_dead_letters(celery, celery.conf.task_default_queue)]
-
-
-def clean(celery: Celery) -> None:
-    """Remove the queue and the exchanges of this run from the broker."""
-    conf = celery.conf
-    with celery.connection_for_write() as connection:
-        channel = connection.default_channel
-        queue = celery.amqp.queues[conf.task_default_queue].bind(channel)
-        queue.delete()
-        for exchange in (queue.exchange.name, conf.control_exchange, conf.event_exchange):
-            with contextlib.suppress(KeyError):  # what kombu keeps in memory, and not in the broker
-                channel.exchange_delete(exchange)
 
 
 def one_line(error: BaseException) -> str:

@@ -7,10 +7,11 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 from broker_profiles.comparison.link import Link
-from broker_profiles.comparison.servers import Server, description, provide
+from broker_profiles.comparison.servers import Server, ServerUnavailable, choose, description, provide
+from broker_profiles.comparison.variables import base_environment, with_keys
 from broker_profiles.errors import UnsupportedCombination
 from broker_profiles.profile import Broker, Mode, Profile, ResultStore, Setting
 from broker_profiles.registry import require_drivers, resolve
@@ -104,7 +105,9 @@ class Host:
         sides: list[Broker | ResultStore] = [profile.broker, profile.results]
         for system in filter(None, map(self.column.system, sides)):
             if system not in self.servers:
-                self.servers[system] = provide(system, self._with_image(system))
+                self.servers[system] = server = provide(system, self._with_image(system))
+                if not server.owned:
+                    _require_one_plain_address(server)
         if self.broker is not None:
             self.broker_link = _link_to(self.broker)
         if profile.broker.address == profile.results.address == "database":
@@ -134,6 +137,15 @@ class Host:
         """Whether every server was started here."""
         return all(server.owned for server in self.servers.values())
 
+    def keys(self, prefix: str) -> str:
+        """Return what every key of a baseline begins with in a Redis that is not ours, else an empty string.
+
+        What is not acknowledged is in one key for all the applications of a database, and the shortest
+        timeout of any worker holds for all of it: a baseline there would run other people's tasks again.
+        """
+        on_redis = self.column.baseline and self.column.profile.broker.address == "redis"
+        return f"{prefix}:" if on_redis and not self.owned else ""
+
     def describe(self) -> list[dict[str, str]]:
         """Return what each server is: its system, version, how it was had, and what it was made from."""
         return [
@@ -149,8 +161,13 @@ class Host:
 
     def settings(self) -> list[Setting]:
         """Return the Celery settings of the processes of a case, addresses included."""
-        environ = {**self._environ, **file_variables(Path("FOLDER-OF-THE-CASE")), **self.variables()}
-        return self.column.profile.settings(Environment(environ))
+        given = {**file_variables(Path("FOLDER-OF-THE-CASE")), **self.variables()}
+        environ = {**base_environment(self._environ), **given}
+        keyed = with_keys({}, self.keys("PREFIX-OF-THE-CASE"))
+        return [
+            *self.column.profile.settings(Environment(environ)),
+            *(Setting(name, value, "others use this server too") for name, value in keyed.items()),
+        ]
 
     def heal(self) -> None:
         """End every fault that is still on. Raises `ServerUnavailable`."""
@@ -173,7 +190,12 @@ class Host:
     def _with_image(self, system: str) -> dict[str, str]:
         if not self.column.image or system != self.column.system(self.column.profile.broker):
             return self._environ
-        return {**self._environ, description.load(system).image_variable: self.column.image}
+        # Any other server would be shown as one of this image.
+        way = self._environ.get(choose.VARIABLE, "").strip()
+        if way not in ("", "container"):
+            raise ServerUnavailable(f"{self.column.image} is a container's, and {choose.VARIABLE} is {way!r}")
+        image_variable = description.load(system).image_variable
+        return {**self._environ, choose.VARIABLE: "container", image_variable: self.column.image}
 
 
 @contextlib.contextmanager
@@ -198,8 +220,43 @@ def _link_to(server: Server) -> Link:
     return Link(parts.hostname or "127.0.0.1", parts.port or server.description.container_port)
 
 
+#: Options of an address that have the client verify the name of the host.
+_VERIFYING = {"tls": ("true", "1"), "ssl": ("true", "1"), "sslmode": ("verify-full",)}
+
+
+def _require_one_plain_address(server: Server) -> None:
+    """Raise `ServerUnavailable` where a client that is led over a link would not reach this server."""
+    problem = _unlinkable(server.url)
+    if problem:
+        variable = server.description.url_variable
+        raise ServerUnavailable(
+            f"{variable} {problem}, and the suite leads its processes there over an address of its own; "
+            f"give {variable} one host without TLS, or unset it and let a server be started here"
+        )
+
+
+def _unlinkable(url: str) -> str:
+    parts = urlsplit(url)
+    scheme = parts.scheme.lower()
+    options = {name.lower(): value.lower() for name, value in parse_qsl(parts.query, keep_blank_values=True)}
+    verifies = any(options.get(name) in values for name, values in _VERIFYING.items())
+    if scheme in ("rediss", "amqps") or verifies or any(name.startswith("ssl_") for name in options):
+        return "asks for TLS"
+    if scheme.endswith("+srv"):
+        return "leaves the hosts to DNS"
+    if "replicaset" in options:
+        return "names a replica set, whose members say where they are"
+    if "," in parts.netloc.rpartition("@")[2] or ";" in url:
+        return "names several hosts"
+    return "" if parts.hostname and "host" not in options else "names no host of its own"
+
+
 def _through(url: str, port: int) -> str:
     """Return the URL with the address of a link in place of the server's."""
     parts = urlsplit(url)
     account, at, _ = parts.netloc.rpartition("@")
-    return urlunsplit(parts._replace(netloc=f"{account}{at}127.0.0.1:{port}"))
+    query = parts.query
+    if parts.scheme == "mongodb" and "directconnection" not in query.lower():
+        # A member of a replica set would tell its clients another way, past the link.
+        query = "&".join(filter(None, [query, "directConnection=true"]))
+    return urlunsplit(parts._replace(netloc=f"{account}{at}127.0.0.1:{port}", query=query))

@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 
 from broker_profiles.comparison.servers.guard import guard, kill_tree
+from broker_profiles.comparison.variables import base_environment
 from broker_profiles.errors import redact
 
 #: The command `celery` for the application of the comparison.
@@ -44,7 +45,7 @@ class Process:
         with log.open("ab") as output:
             self._process = subprocess.Popen(
                 command,
-                env={**os.environ, **environ},
+                env={**base_environment(), **environ},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -104,6 +105,17 @@ class Process:
         for pid in (self.pid, *self.children()):
             with contextlib.suppress(psutil.NoSuchProcess):
                 total += psutil.Process(pid).memory_full_info().pss
+        return total
+
+    def own_memory(self) -> int:
+        """Return the unique set size of all its processes, in bytes: what ends with them.
+
+        Unlike their share of what they have in common with others, it does not change with the others.
+        """
+        total = 0
+        for pid in (self.pid, *self.children()):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                total += psutil.Process(pid).memory_full_info().uss
         return total
 
     def output(self) -> str:

@@ -68,8 +68,16 @@ class Service(ABC):
         """Leave it no room: memory or disk."""
 
     @abstractmethod
+    def acknowledge_within(self, seconds: float) -> None:
+        """Take back what a consumer that begins after this does not acknowledge in time, though it lives."""
+
+    @abstractmethod
     def heal(self) -> None:
         """End every fault; returns when it answers."""
+
+    @abstractmethod
+    def stored(self) -> int:
+        """Return how many records it holds of everything: rows, elements, documents, messages."""
 
     @property
     @abstractmethod
@@ -109,6 +117,7 @@ class NetworkService(Service):
         self._server = server
         self._link = link
         self._full: Callable[[], None] | None = None
+        self._impatient: Callable[[], None] | None = None
 
     @property
     def link(self) -> Link:
@@ -117,14 +126,12 @@ class NetworkService(Service):
 
     def kill(self) -> None:
         """SIGKILL; its port is closed."""
-        self._stage.fault("broker SIGKILL")
-        self._server.kill()
+        self._harm("broker SIGKILL", self._server.kill)
         self._link.cut()
 
     def stop(self) -> None:
         """An orderly stop; its port is closed."""
-        self._stage.fault("broker stopped")
-        self._server.stop()
+        self._harm("broker stopped", self._server.stop)
         self._link.cut()
 
     def start(self) -> None:
@@ -135,8 +142,13 @@ class NetworkService(Service):
 
     def freeze(self) -> None:
         """SIGSTOP or the engine's pause."""
-        self._stage.fault("broker frozen")
-        self._server.pause()
+        self._harm("broker frozen", self._server.pause)
+
+    def _harm(self, text: str, fault: Callable[[], None]) -> None:
+        # Noted before it happens, for times are measured from there; but not where it is refused.
+        if self._server.owned:
+            self._stage.fault(text)
+        fault()
 
     def thaw(self) -> None:
         """End the pause."""
@@ -144,20 +156,32 @@ class NetworkService(Service):
         self._stage.fault("broker thawed")
 
     def fill(self) -> None:
-        """As the server's own system knows how: an alarm, a memory limit."""
+        """A full disk, or what the server's own system knows: an alarm, a memory limit."""
         empty = self._server.fill()
         if empty is None:
             raise NotApplicable(f"no way is known to fill {self._server.system} here")
         self._full = empty
-        self._stage.fault("broker full")
+        self._stage.fault("disk full" if self._server.disk_full else "broker full")
+
+    def acknowledge_within(self, seconds: float) -> None:
+        """By a timeout of the server's own, which no client sets."""
+        patient = self._server.acknowledge_within(seconds)
+        if patient is None:
+            raise NotApplicable(f"{self._server.system} itself takes nothing back by time")
+        self._impatient = patient
+        self._stage.fault(f"unacknowledged for {seconds:g} s: taken back")
+
+    def stored(self) -> int:
+        """As the server's own system counts them; what was not started here is not asked."""
+        return self._server.stored()
 
     def heal(self) -> None:
         """Whatever was done to it, running and answering again."""
         self._link.heal()
         self._server.heal()
-        empty, self._full = self._full, None
-        if empty is not None:
-            empty()
+        undo, self._full, self._impatient = (self._full, self._impatient), None, None
+        for usual in filter(None, undo):
+            usual()
 
 
 class FileService(Service):
@@ -215,6 +239,18 @@ class FileService(Service):
                 limits = process.rlimit(psutil.RLIMIT_FSIZE)
                 process.rlimit(psutil.RLIMIT_FSIZE, (_FULL, limits[1]))
                 self._limited.append((process, limits))
+
+    def acknowledge_within(self, seconds: float) -> None:
+        """A file does nothing by itself."""
+        raise NotApplicable("a file takes nothing back by itself")
+
+    def stored(self) -> int:
+        """Count the rows of all tables."""
+        with contextlib.closing(sqlite3.connect(self._path, timeout=10)) as connection:
+            tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+            return sum(
+                connection.execute(f'SELECT count(*) FROM "{table}"').fetchone()[0] for (table,) in tables
+            )
 
     def heal(self) -> None:
         """Give the lock up and the room back."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -12,11 +11,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
-from broker_profiles.comparison import cleaning
 from broker_profiles.comparison.account import Account, account
 from broker_profiles.comparison.client import Client, ClientError, ClientHung, Sent
 from broker_profiles.comparison.column import Host, file_variables
 from broker_profiles.comparison.ledger import VARIABLE, Ledger
+from broker_profiles.comparison.leftovers import remove_leftovers
 from broker_profiles.comparison.processes import CELERY, Process
 from broker_profiles.comparison.scenario import NotApplicable, PromiseBroken, TooLate
 from broker_profiles.comparison.service import FileService, NetworkService, Service
@@ -27,11 +26,9 @@ from broker_profiles.comparison.variables import (
     TRACES_VARIABLE,
 )
 from broker_profiles.comparison.workers import Workers
-from broker_profiles.errors import NoDeadLetters, redact
+from broker_profiles.errors import NoDeadLetters
 from broker_profiles.profile import Mode, Profile
 from broker_profiles.runtime.dead_letters import DeadLetter
-
-logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -39,9 +36,6 @@ _POLL_SECONDS = 0.05
 
 #: How long a call that sends a task may take before it is said to hang, in seconds.
 _HANGS = 15.0
-
-#: How long it may take to remove from a server of others what one application has left, in seconds.
-_CLEANED = 60.0
 
 
 class Stage:
@@ -82,7 +76,6 @@ class Stage:
             self.environ[TRACES_VARIABLE] = str(self.ledger.folder)
         if keys := host.keys(self.prefix):
             self.environ[KEYS_VARIABLE] = keys
-        #: A case may give its processes a wrong password.
         self._at_first = dict(self.environ)
         self.workers = Workers(self.environ, folder, self.ledger, self.wait)
         self.client = self.another_client()
@@ -205,7 +198,7 @@ class Stage:
     def needs_own_server(self, why: str) -> None:
         """Raise `NotApplicable` where a server was not started here: what the case does to it would stay."""
         if not self._host.owned:
-            self.not_applicable(f"{why}, and the server was not started here")
+            self.not_applicable(f"the server was not started here, and {why}")
 
     def fault(self, text: str) -> None:
         """Write a fault down, for the timeline."""
@@ -295,18 +288,6 @@ class Stage:
 
     def _clean(self) -> None:
         self._host.heal()
-        if self._host.owned:
-            return
-        left: list[str] = []
-        for prefix in {client.environ[PREFIX_VARIABLE] for client in self._clients} | self.workers.prefixes:
-            client = Client({**self._at_first, PREFIX_VARIABLE: prefix}, self.folder / "cleaning.log")
-            try:
-                left += client.call(cleaning.remove_all, within=_CLEANED)
-            except (ClientError, ClientHung) as error:
-                left.append(str(error))
-            finally:
-                client.kill()
-        if left:
-            where = f"{self._host.column.name}: not all of {self.prefix} could be removed from a server"
-            why = " ".join(redact("; ".join(left)).split())
-            logger.warning("%s that is not ours: %s", where, why[:500])
+        if not self._host.owned:
+            prefixes = {client.environ[PREFIX_VARIABLE] for client in self._clients} | self.workers.prefixes
+            remove_leftovers(self._host.column.name, prefixes, self._at_first, self.folder)

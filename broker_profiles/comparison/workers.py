@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from broker_profiles.comparison.ledger import Ledger
 from broker_profiles.comparison.processes import CELERY, Process
+from broker_profiles.comparison.scenario import TooLate
 from broker_profiles.comparison.variables import PREFIX_VARIABLE, SETTINGS_VARIABLE
 
 Pool = Literal["prefork", "solo", "threads"]
@@ -18,7 +19,7 @@ START_SECONDS = 60.0
 
 
 class WorkerEnded(Exception):
-    """A worker ended though nobody asked it to; the text has its last words."""
+    """A worker ended, or did not begin to work, though nobody asked it to; the text has its last words."""
 
 
 class Worker(Process):
@@ -58,16 +59,26 @@ class Workers:
         """Start a worker, and wait until it consumes unless told not to.
 
         `environ` and `settings` (Celery's) are added to the profile's; `before` is put before the
-        command, such as `["prlimit", "--as=..."]`. Raises `WorkerEnded`.
+        command, such as `["prlimit", "--as=..."]`. Raises `WorkerEnded`, also where the first worker of a
+        case does not get ready though no fault came before: that says nothing about a promise.
         """
+        untouched = not self._started and not self._ledger.of("fault")
         arguments = [f"--pool={pool}", f"--concurrency={concurrency}", "--loglevel=INFO", *options]
         merged = {**self._environ, **(environ or {})}
         if settings:
             given = json.loads(merged.get(SETTINGS_VARIABLE, "{}"))
             merged[SETTINGS_VARIABLE] = json.dumps({**given, **settings})
         worker = self._start(arguments, merged, before)
-        if ready:
-            self.wait_ready(worker)
+        try:
+            if ready:
+                self.wait_ready(worker)
+        except TooLate:
+            if not untouched:
+                raise
+            raise WorkerEnded(
+                f"worker {worker.name} is not ready within {START_SECONDS:g} s, though nothing was done to "
+                f"its broker: {worker.last_words()[-500:]}"
+            ) from None
         return worker
 
     def _start(self, arguments: Sequence[str], environ: Mapping[str, str], before: Sequence[str]) -> Worker:
@@ -87,7 +98,7 @@ class Workers:
             if worker.alive:
                 self.wait_ready(worker)
 
-    def wait_ready(self, worker: Worker, seconds: float = START_SECONDS) -> None:
+    def wait_ready(self, worker: Worker) -> None:
         """Return once the worker consumes. Raises `WorkerEnded`."""
 
         def is_ready() -> bool:
@@ -97,7 +108,12 @@ class Workers:
                 raise WorkerEnded(f"worker {worker.name} ended: {worker.last_words()[-500:]}")
             return False
 
-        self._wait(is_ready, seconds, f"worker {worker.name} is ready")
+        self._wait(is_ready, START_SECONDS, f"worker {worker.name} is ready")
+
+    @property
+    def prefixes(self) -> set[str]:
+        """The prefixes of the applications that workers were started for."""
+        return {environ[PREFIX_VARIABLE] for _, environ, _ in self._how.values()}
 
     def __iter__(self) -> Iterator[Worker]:
         return iter(self._started)

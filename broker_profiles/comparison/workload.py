@@ -20,9 +20,16 @@ from celery import Celery, Task
 from celery.exceptions import Reject
 from celery.signals import after_task_publish, beat_init, before_task_publish, worker_ready
 
+from broker_profiles.comparison.cleaning import keep_traces
 from broker_profiles.comparison.ledger import VARIABLE, Recorder, recorder
 from broker_profiles.comparison.marks import Marker
-from broker_profiles.comparison.variables import PREFIX_VARIABLE, SETTINGS_VARIABLE
+from broker_profiles.comparison.variables import (
+    KEYS_VARIABLE,
+    PREFIX_VARIABLE,
+    SETTINGS_VARIABLE,
+    TRACES_VARIABLE,
+    with_keys,
+)
 from broker_profiles.configuration import configure
 
 _ledger: Recorder | None = None
@@ -52,11 +59,14 @@ def application(environ: Mapping[str, str] = os.environ) -> Celery:
     made.conf.control_exchange = f"{prefix}.pidbox"
     made.conf.event_exchange = f"{prefix}.events"
     made.conf.event_queue_prefix = f"{prefix}.events"
-    made.conf.update(json.loads(environ.get(SETTINGS_VARIABLE, "{}")))
+    settings = json.loads(environ.get(SETTINGS_VARIABLE, "{}"))
+    made.conf.update(with_keys(settings, environ.get(KEYS_VARIABLE, "")))
     return configure(made, environ=environ)
 
 
 app = application()
+if TRACES_VARIABLE in os.environ:
+    keep_traces(Path(os.environ[TRACES_VARIABLE]))
 
 
 @worker_ready.connect  # type: ignore[untyped-decorator, unused-ignore]

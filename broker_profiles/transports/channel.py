@@ -30,9 +30,6 @@ _BATCH = 100
 #: Seconds after which an auto-delete queue that names no expiry is removed, unused.
 _AUTO_DELETE_AFTER = 300.0
 
-#: The most characters of an error that are kept with a dead letter: it may quote the whole message.
-_LONGEST_DETAIL = 500
-
 
 class Consumer(NamedTuple):
     """Who gets the messages of a queue."""
@@ -241,7 +238,7 @@ class Channel(virtual.Channel):  # type: ignore[misc]
                 raise
             # Celery could not even read what the message says of its task.
             logger.exception("A message cannot be read and is set aside")
-            self.connection.settlements.set_aside(receipt, UNREADABLE, _text_of(error))
+            self.connection.settlements.set_aside(receipt, UNREADABLE, validity.text_of(error))
 
     def _message(self, delivery: Delivery, *, no_ack: bool) -> KombuMessage | None:
         try:
@@ -284,7 +281,7 @@ class Channel(virtual.Channel):  # type: ignore[misc]
 
     def note_unreadable(self, delivery_tag: int, error: Exception) -> None:
         """Remember why a message could not be decoded."""
-        self._unreadable[delivery_tag] = _text_of(error)
+        self._unreadable[delivery_tag] = validity.text_of(error)
 
     def basic_ack(self, delivery_tag: int, multiple: bool = False) -> None:
         """Acknowledge a message, soon; from any thread."""
@@ -311,7 +308,7 @@ class Channel(virtual.Channel):  # type: ignore[misc]
             return
         # Celery rejects a message it has no task for, or cannot use, while it handles the error that says so.
         error = sys.exception()
-        self.connection.settlements.set_aside(receipt, REJECTED, _text_of(error) if error else "")
+        self.connection.settlements.set_aside(receipt, REJECTED, validity.text_of(error) if error else "")
 
     def basic_recover(self, requeue: bool = False) -> None:
         """Put back everything that this channel holds."""
@@ -360,7 +357,3 @@ class Channel(virtual.Channel):  # type: ignore[misc]
 
 def _seconds(milliseconds: float | None) -> float | None:
     return None if milliseconds is None else milliseconds / 1000
-
-
-def _text_of(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"[:_LONGEST_DETAIL]

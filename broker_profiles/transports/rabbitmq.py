@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -11,8 +12,15 @@ from kombu import Connection as KombuConnection
 from kombu.transport import pyamqp
 
 from broker_profiles.errors import QueueDiffers, Unroutable
-from broker_profiles.transports import rabbitmq_dead, routing
+from broker_profiles.transports import (
+    rabbitmq_dead,
+    rabbitmq_new_queues,
+    rabbitmq_patience,
+    rabbitmq_unreadable,
+    routing,
+)
 from broker_profiles.transports.rabbitmq_heartbeat import Beating
+from broker_profiles.transports.rabbitmq_unreadable import Aside, Reading
 
 #: Seconds, where `broker_transport_options` names none.
 _DEFAULT_TIMEOUT = 3.0
@@ -23,7 +31,7 @@ _BROADCAST_TIMEOUT = 1.0
 _PERSISTENT = 2
 
 
-class Message(pyamqp.Message):  # type: ignore[misc]
+class Message(rabbitmq_unreadable.Message):
     """A delivered message; what RabbitMQ has delayed is due, whatever the clock here says."""
 
     headers: dict[str, Any]
@@ -44,7 +52,7 @@ class _Consumer:
     begun: int = 1
 
 
-class Channel(pyamqp.Channel):  # type: ignore[misc]
+class Channel(Reading, pyamqp.Channel):  # type: ignore[misc]
     """A channel whose publisher confirms are waited for so long and no longer.
 
     Celery changes the prefetch of a consumer that runs, when its pool grows above all. RabbitMQ takes a
@@ -64,6 +72,9 @@ class Channel(pyamqp.Channel):  # type: ignore[misc]
 
     def basic_consume(self, queue: str = "", consumer_tag: str = "", **options: Any) -> Any:
         """Begin to consume, and remember how."""
+        callback = options.get("callback")
+        if callback and queue in self.connection.with_dead_letters and not options.get("no_ack"):
+            options["callback"] = self.reading(queue, callback)
         tag = super().basic_consume(queue, consumer_tag, **options)
         self._consumers[tag] = _Consumer(queue, options, {tag: self._prefetch})
         self.connection.begin_to_beat()
@@ -108,19 +119,29 @@ class Channel(pyamqp.Channel):  # type: ignore[misc]
     ) -> Any:
         """Declare a queue, and one beside it for the dead letters of a queue for tasks.
 
-        Raises `QueueDiffers` where it exists with other arguments.
+        A quorum queue is there for good when this returns. Raises `QueueDiffers` where it exists with other
+        arguments.
         """
         declare = super().queue_declare
-        limit = self.connection.delivery_limit
-        if limit and not passive and rabbitmq_dead.keeps_tasks(arguments or {}):
-            version = str(self.connection.server_properties.get("version", ""))
-            dead = rabbitmq_dead.dead_letter_queue(queue)
-            declare(dead, False, True, False, False, False, rabbitmq_dead.dead_letter_arguments(version))
-            arguments = rabbitmq_dead.with_dead_letters(queue, arguments, limit)
-        try:
+        if passive:
             return declare(queue, passive, durable, exclusive, auto_delete, nowait, arguments)
-        except PreconditionFailed as error:
-            raise QueueDiffers(queue=queue, problem=error.reply_text) from None
+        version = str(self.connection.server_properties.get("version", ""))
+        arguments = rabbitmq_patience.with_patience(arguments or {}, version)
+        limit, dead = self.connection.delivery_limit, ""
+        if limit and rabbitmq_dead.keeps_tasks(arguments):
+            dead = rabbitmq_dead.dead_letter_queue(queue)
+            arguments = rabbitmq_dead.with_dead_letters(queue, arguments, limit)
+        with contextlib.ExitStack() as stack:
+            if rabbitmq_new_queues.has_to_last(queue, arguments):
+                stack.enter_context(rabbitmq_new_queues.written_down(self.connection, dead or queue))
+            try:
+                declared = declare(queue, passive, durable, exclusive, auto_delete, nowait, arguments)
+            except PreconditionFailed as error:
+                raise QueueDiffers(queue=queue, problem=error.reply_text) from None
+            if dead:
+                self.connection.with_dead_letters.add(queue)
+                declare(dead, False, True, False, False, False, rabbitmq_dead.dead_letter_arguments(version))
+        return declared
 
     def basic_publish_confirm(self, message: Any, **kwargs: Any) -> Any:
         """Publish, and wait for the confirm.
@@ -179,6 +200,9 @@ class Connection(Beating, pyamqp.Connection):  # type: ignore[misc]
         self.adjustable_prefetch = adjustable_prefetch
         #: Deliveries after which a task becomes a dead letter; 0 for no such limit.
         self.delivery_limit = delivery_limit
+        #: The queues whose dead letters have a place, as far as they were declared here.
+        self.with_dead_letters: set[str] = set()
+        self.aside: Aside | None = None
         super().__init__(*args, **kwargs)
 
 

@@ -1,16 +1,19 @@
-"""Dead letters on RabbitMQ: one queue beside each quorum queue, `NAME.dead`, that RabbitMQ itself fills.
+"""Dead letters on RabbitMQ: one queue beside each quorum queue, `NAME.dead`.
 
 RabbitMQ moves a message there once it has been delivered too often or was rejected, at least once: it
-keeps the message until the dead letter queue has confirmed it.
+keeps the message until the dead letter queue has confirmed it. It does not say why a message was rejected:
+what there is something to say of is published there, with the reason in a header.
 """
 
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from amqp.basic_message import Message
 from amqp.exceptions import NotFound
 from kombu import Connection
 
@@ -22,10 +25,22 @@ _SUFFIX = ".dead"
 #: RabbitMQ's words for why, and ours.
 _REASONS = {"delivery_limit": "deliveries exhausted", "rejected": "rejected", "expired": "expired"}
 
+#: The header with the reason, the detail and the time of what was not moved by RabbitMQ.
+_SET_ASIDE = "x-set-aside"
+
+#: What a dead letter must not take over from its message: it would expire, or RabbitMQ would refuse it.
+_NOT_KEPT = ("expiration", "user_id")
+
+#: Headers that RabbitMQ goes by: it would route the dead letter to where they say.
+_ROUTING = ("CC", "BCC")
+
 #: Since RabbitMQ 4 a quorum queue drops a message after 20 deliveries unless told otherwise, and each look
 #: at a dead letter is a delivery. Earlier versions have no limit, and refuse this value.
 _UNLIMITED_SINCE = 4
 _UNLIMITED = -1
+
+#: Seconds within which RabbitMQ has put back what was looked at.
+_GIVEN_BACK = 1.0
 
 
 def keeps_tasks(arguments: Mapping[str, Any]) -> bool:
@@ -62,6 +77,18 @@ def dead_letter_arguments(server_version: str) -> dict[str, Any]:
     return {"x-queue-type": "quorum", **({"x-delivery-limit": _UNLIMITED} if unlimited else {})}
 
 
+def with_reason(message: Any, reason: str, detail: str) -> Message:
+    """Return a delivered message as the dead letter to be published."""
+    properties = {name: value for name, value in message.properties.items() if name not in _NOT_KEPT}
+    headers = properties.get("application_headers") or {}
+    said = {"reason": reason, "detail": detail, "time": time.time()}
+    properties["application_headers"] = {
+        **{name: value for name, value in headers.items() if name not in _ROUTING},
+        _SET_ASIDE: said,
+    }
+    return Message(message.body, **{**properties, "delivery_mode": 2})
+
+
 class DeadLetters:
     """The dead letters of some queues, read over a connection of their own.
 
@@ -79,8 +106,9 @@ class DeadLetters:
         found: list[DeadLetter] = []
         for name in [queue] if queue else self._queues:
             with self._connection.channel() as channel:
-                for message in _messages(channel, name, limit - len(found)):
-                    found.append(self._dead_letter(name, message))
+                held = list(_messages(channel, name, limit - len(found)))
+                found += [self._dead_letter(name, message) for message in held]
+                _give_back(channel, name, [message.delivery_tag for message in held])
         return found
 
     def replay(self, ids: Sequence[int | str]) -> int:
@@ -96,7 +124,11 @@ class DeadLetters:
         headers = properties.get("application_headers") or {}
         death = (headers.get("x-death") or [{}])[0]
         died = death.get("time")
+        died_at = died.timestamp() if isinstance(died, datetime) else 0.0
         reason = str(headers.get("x-first-death-reason") or death.get("reason") or "")
+        said = headers.get(_SET_ASIDE)
+        if not isinstance(said, dict):
+            said = {}
         parts = {
             "content-type": properties.get("content_type"),
             "content-encoding": properties.get("content_encoding"),
@@ -109,11 +141,11 @@ class DeadLetters:
             queue=queue,
             body=envelope.pack(parts),
             priority=int(properties.get("priority") or 0),
-            reason=_REASONS.get(reason, reason),
-            detail="",
+            reason=str(said.get("reason") or _REASONS.get(reason, reason)),
+            detail=str(said.get("detail") or ""),
             # RabbitMQ counts looks at the dead letter from here on, and tells nothing of before.
             deliveries=self._limit if reason == "delivery_limit" else 1,
-            died_at=died.timestamp() if isinstance(died, datetime) else 0.0,
+            died_at=said["time"] if isinstance(said.get("time"), float) else died_at,
         )
 
     def _each(self, ids: Sequence[int | str], act: Callable[[Any, str, Any], None]) -> int:
@@ -121,16 +153,20 @@ class DeadLetters:
         done = 0
         for queue in self._queues:
             with self._connection.channel() as channel:
+                held: list[int] = []
                 for message in _messages(channel, queue):
                     if _id(queue, message) in wanted:
                         act(channel, queue, message)
                         channel.basic_ack(message.delivery_tag)
                         done += 1
+                    else:
+                        held.append(message.delivery_tag)
+                _give_back(channel, queue, held)
         return done
 
 
 def _messages(channel: Any, queue: str, limit: int | None = None) -> Iterator[Any]:
-    """Yield the messages there are now without acknowledging them; the channel's end gives the rest back.
+    """Yield the messages there are now without acknowledging them.
 
     Not those that come meanwhile: a message that is put back may be dead again in no time.
     """
@@ -146,12 +182,25 @@ def _messages(channel: Any, queue: str, limit: int | None = None) -> Iterator[An
         yield message
 
 
+def _give_back(channel: Any, queue: str, tags: Sequence[int]) -> None:
+    """Return what was looked at, and wait for it to be there, or the next look would not find it."""
+    for tag in tags:
+        channel.basic_reject(tag, requeue=True)
+    deadline = time.monotonic() + _GIVEN_BACK
+    dead = dead_letter_queue(queue)
+    while tags and channel.queue_declare(dead, passive=True).message_count < len(tags):
+        if time.monotonic() > deadline:
+            return  # somebody else looks at them
+        time.sleep(0.01)
+
+
 def _publish_again(channel: Any, queue: str, message: Any) -> None:
     properties = dict(message.properties)
     headers = dict(properties.pop("application_headers", None) or {})
     for name in [name for name in headers if name.startswith(("x-death", "x-first-death", "x-last-death"))]:
         del headers[name]
-    headers.pop("x-delivery-count", None)
+    for name in (_SET_ASIDE, "x-delivery-count"):
+        headers.pop(name, None)
     again = channel.prepare_message(
         message.body,
         priority=properties.pop("priority", None),

@@ -1,4 +1,4 @@
-"""Whether a task message has the shape and the types that Celery takes for granted: pure checks.
+"""Whether a task message has the shape and the types that Celery takes for granted: pure checks, in words.
 
 Celery's worker ends, or loses a place in its pool for good, where one of them has another type.
 """
@@ -7,6 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any
+
+#: The most characters of an error that are kept with a dead letter: it may quote the whole message.
+_LONGEST_DETAIL = 500
+
+
+def text_of(error: BaseException) -> str:
+    """Return what a dead letter says of the error that made it one."""
+    return f"{type(error).__name__}: {error}"[:_LONGEST_DETAIL]
 
 
 def _is_text(value: Any) -> bool:

@@ -137,6 +137,15 @@ def test_what_is_not_asked_for_stays(connection: Connection, queue: str) -> None
     assert [letter.id for letter in dead(connection, queue, 2)] == [first, third]
 
 
+def test_what_was_looked_at_is_there_for_whoever_looks_next(connection: Connection, queue: str) -> None:
+    channel = connection.default_channel
+    for number in range(20):
+        send(channel, dead_letter_queue(queue), id=str(number), task="t")
+        ids = [letter.id for letter in dead(connection, queue, 1)]
+        assert letters(connection, queue).discard(["nobody/knows"]) == 0
+        assert letters(connection, queue).discard(ids) == 1
+
+
 def test_a_queue_with_other_arguments_is_one_clear_error(connection: Connection) -> None:
     name = f"other-{uuid.uuid4().hex[:8]}"
     channel = connection.channel()

@@ -20,6 +20,11 @@ def read(system: str, url: str) -> str:
     return _READ[system](url)
 
 
+def remove(system: str, url: str) -> None:
+    """Returns when the server has said that the text is gone."""
+    _REMOVE[system](url)
+
+
 @contextmanager
 def _redis(url: str) -> Iterator[Any]:
     import redis
@@ -31,6 +36,11 @@ def _redis(url: str) -> Iterator[Any]:
 def _redis_write(url: str, text: str) -> None:
     with _redis(url) as client:
         client.set("record", text)
+
+
+def _redis_remove(url: str) -> None:
+    with _redis(url) as client:
+        client.delete("record")
 
 
 def _redis_read(url: str) -> str:
@@ -71,6 +81,11 @@ def _rabbitmq_write(url: str, text: str) -> None:
         channel.basic_publish(amqp.Message(text, delivery_mode=2), routing_key="records", mandatory=True)
 
 
+def _rabbitmq_remove(url: str) -> None:
+    with _channel(url) as channel:
+        channel.queue_purge("records")
+
+
 def _rabbitmq_read(url: str) -> str:
     with _channel(url) as channel:
         message = channel.basic_get("records")
@@ -85,6 +100,31 @@ def _sql_write(connection: Any, text: str) -> None:
         cursor.execute("DELETE FROM records")
         cursor.execute("INSERT INTO records VALUES (%s)", (text,))
         connection.commit()
+
+
+def _sql_remove(connection: Any) -> None:
+    with closing(connection), connection.cursor() as cursor:
+        cursor.execute("DELETE FROM records")
+        connection.commit()
+
+
+def connect(system: str, url: str) -> Any:
+    """A connection of the system's driver; of databases only."""
+    return {"postgresql": _postgresql, "mysql": _mysql}[system](url)
+
+
+def add(system: str, url: str, text: str) -> None:
+    """Adds a row to those of the last write; of databases only."""
+    with closing(connect(system, url)) as connection, connection.cursor() as cursor:
+        cursor.execute("INSERT INTO records VALUES (%s)", (text,))
+        connection.commit()
+
+
+def count(system: str, url: str) -> int:
+    """How many rows there are; of databases only."""
+    with closing(connect(system, url)) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM records")
+        return int(cursor.fetchone()[0])
 
 
 def _sql_read(connection: Any) -> str:
@@ -128,6 +168,11 @@ def _mongodb_write(url: str, text: str) -> None:
         collection.replace_one({"_id": 1}, {"text": text}, upsert=True)
 
 
+def _mongodb_remove(url: str) -> None:
+    with _collection(url) as collection:
+        collection.delete_one({"_id": 1})
+
+
 def _mongodb_read(url: str) -> str:
     with _collection(url) as collection:
         return str(collection.find_one({"_id": 1})["text"])
@@ -139,6 +184,13 @@ _WRITE: dict[str, Callable[[str, str], None]] = {
     "postgresql": lambda url, text: _sql_write(_postgresql(url), text),
     "mysql": lambda url, text: _sql_write(_mysql(url), text),
     "mongodb": _mongodb_write,
+}
+_REMOVE: dict[str, Callable[[str], None]] = {
+    "redis": _redis_remove,
+    "rabbitmq": _rabbitmq_remove,
+    "postgresql": lambda url: _sql_remove(_postgresql(url)),
+    "mysql": lambda url: _sql_remove(_mysql(url)),
+    "mongodb": _mongodb_remove,
 }
 _READ: dict[str, Callable[[str], str]] = {
     "redis": _redis_read,

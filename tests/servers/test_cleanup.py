@@ -36,6 +36,8 @@ with ServerPool({**os.environ, "BROKER_PROFILES_SERVERS": way}) as pool:
         sys.exit()
     os.wait()
     server.wait_ready(5)
+    if way == "container":
+        server.fill()  # a volume and a second container, where its disk can be filled
     children = [child.pid for child in psutil.Process().children(recursive=True)]
     forked = os.fork()
     if forked == 0:
@@ -68,6 +70,9 @@ DEADLINE = 30.0
         ("container", "redis", "SIGINT"),
         ("container", "redis", "SIGTERM"),
         ("container", "redis", "SIGKILL"),
+        ("container", "postgresql", "close"),
+        ("container", "postgresql", "SIGINT"),
+        ("container", "postgresql", "SIGKILL"),
     ],
 )
 def test_nothing_outlives_the_interpreter(way: str, system: str, end: str, have: Have) -> None:
@@ -103,6 +108,7 @@ def test_nothing_outlives_the_interpreter(way: str, system: str, end: str, have:
             _until(lambda: not Path(there["folder"]).exists())
         if there["container"]:
             _until(lambda: not _containers(there["container"]))
+            _until(lambda: not _volumes(there["container"]))
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.kill(there["forked"], signal.SIGKILL)
@@ -128,6 +134,13 @@ def _containers(name: str) -> list[Any]:
 
     with contextlib.closing(docker.from_env()) as client:
         return list(client.containers.list(all=True, filters={"name": name}))
+
+
+def _volumes(name: str) -> list[Any]:
+    import docker  # type: ignore[import-untyped, unused-ignore]
+
+    with contextlib.closing(docker.from_env()) as client:
+        return list(client.volumes.list(filters={"name": name}))
 
 
 def test_a_failed_start_leaves_nothing(monkeypatch: pytest.MonkeyPatch, have: Have) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -13,6 +14,7 @@ from server_ways import WAYS, Have
 
 from broker_profiles.comparison.servers import FaultRefused, Server, ServerUnavailable, provide
 from broker_profiles.comparison.servers.containers import ContainerServer
+from broker_profiles.comparison.servers.description import Tables
 from broker_profiles.comparison.servers.processes import ProcessServer
 
 
@@ -63,6 +65,33 @@ def test_a_pause_is_silence_and_resume_heals(server: Server) -> None:
     assert records.read(server.system, server.url) == "before the pause"
 
 
+def test_it_counts_its_records(server: Server) -> None:
+    records.write(server.system, server.url, "counted")
+    held = server.stored()
+    assert held >= 1
+    records.remove(server.system, server.url)
+    assert server.stored() == held - 1
+    records.write(server.system, server.url, "counted again")
+    assert server.stored() == held
+
+
+def test_every_kind_of_key_is_counted_by_its_elements(have: Have) -> None:
+    import redis
+
+    server = have("process", "redis")
+    assert server.stored() == 0
+    with redis.Redis.from_url(server.url) as client:
+        client.set("string", "abc")
+        client.rpush("list", "a", "a", "b")
+        client.sadd("set", *"abcd")
+        client.zadd("sorted set", {"a": 1, "b": 1})
+        client.hset("hash", mapping={"a": 1, "b": 2})
+        client.xadd("stream", {"a": 1})
+        assert server.stored() == 1 + 3 + 4 + 2 + 2 + 1
+        client.mset({f"key-{number}": "" for number in range(5000)})
+        assert server.stored() == 13 + 5000
+
+
 def test_a_paused_server_can_be_killed(server: Server) -> None:
     records.write(server.system, server.url, "before the kill in a pause")
     server.pause()
@@ -79,6 +108,82 @@ def test_a_paused_server_can_be_stopped(server: Server) -> None:
     assert records.read(server.system, server.url) == "before the stop in a pause"
 
 
+@pytest.mark.parametrize("system", ["postgresql", "mysql"])
+def test_a_full_disk_takes_no_more_and_loses_nothing(system: str, have: Have) -> None:
+    server = have("container", system)
+    assert isinstance(server, ContainerServer)
+    records.write(system, server.url, "before the disk was full")
+    kept = 1
+    for die in (server.kill, server._testcontainer.get_wrapped_container().kill):
+        give_back = server.fill()
+        assert give_back is not None
+        assert server.disk_full
+        with pytest.raises(Exception, match=r"No space left on device|is full"):
+            for _ in range(1000):
+                records.add(system, server.url, "x" * 100)
+                kept += 1
+        die()  # the second time as if by itself
+        server.kill()
+        server.start()
+        assert records.count(system, server.url) == kept
+        server.heal()
+        give_back()
+        assert not server.disk_full
+        assert records.count(system, server.url) == kept
+        records.add(system, server.url, "there is room again")
+        kept += 1
+    server.kill()  # with nothing left where the tables were
+    server.start()
+    assert records.count(system, server.url) == kept
+
+
+@pytest.mark.slow
+def test_a_database_that_dies_of_a_full_disk_comes_back(have: Have) -> None:
+    """MariaDB 11 cannot take back a part of a large value without room for it, nor start again then."""
+    server = have("container", "mysql")
+    records.write("mysql", server.url, "before the disk was full")
+    with closing(records.connect("mysql", server.url)) as connection, connection.cursor() as cursor:
+        cursor.execute("CREATE TABLE large (body LONGBLOB)")
+    give_back = server.fill()
+    assert give_back is not None
+    with (
+        closing(records.connect("mysql", server.url)) as connection,
+        connection.cursor() as cursor,
+        pytest.raises(Exception, match=r"Lost connection|is full"),
+    ):
+        cursor.execute("INSERT INTO large VALUES (repeat('x', 200000))")
+    server.kill()
+    server.start()
+    assert records.count("mysql", server.url) == 1
+    server.heal()
+    give_back()
+    records.add("mysql", server.url, "there is room again")
+    assert records.count("mysql", server.url) == 2
+
+
+@pytest.mark.parametrize(("way", "system"), [("process", "postgresql"), ("container", "mysql")])
+def test_where_no_disk_can_be_filled_a_database_is_read_only(
+    way: str, system: str, have: Have, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = have(way, system)
+    records.write(system, server.url, "before")
+    if way == "container":
+        monkeypatch.setattr(type(server.description.tables), "move", _unable)
+    give_back = server.fill()
+    assert give_back is not None
+    assert not server.disk_full
+    with pytest.raises(Exception, match=r"read.only"):
+        records.add(system, server.url, "while it is read only")
+    give_back()
+    records.add(system, server.url, "after")
+    assert records.count(system, server.url) == 2
+
+
+def _unable(tables: Tables, server: Server, folder: str) -> None:
+    if folder:
+        raise ServerUnavailable("its tables cannot be moved")
+
+
 @pytest.mark.parametrize(("way", "system"), WAYS)
 def test_close_leaves_nothing_behind(way: str, system: str, have: Have) -> None:
     before = psutil.Process().children(recursive=True)
@@ -92,6 +197,8 @@ def test_close_leaves_nothing_behind(way: str, system: str, have: Have) -> None:
     assert [thing for thing in things if _exists(thing)] == []
     with pytest.raises(FaultRefused, match="closed"):
         server.start()
+    with pytest.raises(FaultRefused, match="closed"):
+        server.stored()
 
 
 def test_the_processes_of_a_server_do_not_run_as_root(have: Have) -> None:
@@ -112,6 +219,8 @@ class TestUrl:
         for fault in ("kill", "stop", "start", "pause", "resume"):
             with pytest.raises(FaultRefused, match=f"cannot {fault} .*unset REDIS_URL"):
                 getattr(with_url, fault)()
+        with pytest.raises(FaultRefused, match=r"cannot count the records of .*unset REDIS_URL"):
+            with_url.stored()
         with_url.close()
         ours.wait_ready(5)
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import stat
+import subprocess
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -114,6 +118,29 @@ class TestInstalling:
         policy.chmod(0o755)
         with programs._no_services(policy):
             assert "# mine" in policy.read_text()
+
+    def test_one_package_is_installed_after_the_other(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Columns start their servers side by side; dpkg and the policy are there once."""
+        at_work: list[str] = []
+        done: list[str] = []
+
+        @contextlib.contextmanager
+        def no_services() -> Iterator[None]:
+            yield
+
+        def run(command: list[str]) -> subprocess.CompletedProcess[str]:
+            assert not at_work
+            at_work.append(command[-1])
+            time.sleep(0.05)
+            done.append(at_work.pop())
+            return subprocess.CompletedProcess(command, 0, "", "")
+
+        monkeypatch.setattr(programs, "_no_services", no_services)
+        monkeypatch.setattr(programs, "_run", run)
+        packages = [f"package-{number}" for number in range(5)]
+        with ThreadPoolExecutor(len(packages)) as lanes:
+            list(lanes.map(programs.install, packages))
+        assert sorted(done) == packages
 
     def test_the_newest_version_is_found_first(self, tmp_path: Path) -> None:
         for version in ("9", "15", "17"):

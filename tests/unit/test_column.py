@@ -14,7 +14,7 @@ import pytest
 from broker_profiles import load
 from broker_profiles.comparison import column as module
 from broker_profiles.comparison.column import FULL, QUICK, Column, Host, file_variables, hosted, parse
-from broker_profiles.comparison.servers import ServerUnavailable, description, names
+from broker_profiles.comparison.servers import ServerUnavailable, choose, description, names
 from broker_profiles.errors import ConfigurationError, UnknownProfile, UnsupportedCombination
 from broker_profiles.profile import Mode
 
@@ -196,8 +196,123 @@ def test_an_image_is_that_of_the_broker_alone(made: list[Greeter]) -> None:
     with hosted(parse("redis+postgresql@valkey/valkey:8"), environ):
         by_system = {server.system: server.environ for server in made}
         redis_variable = description.load("redis").image_variable
-        assert by_system["redis"] == {**environ, redis_variable: "valkey/valkey:8"}
+        way = {choose.VARIABLE: "container"}
+        assert by_system["redis"] == {**environ, **way, redis_variable: "valkey/valkey:8"}
         assert by_system["postgresql"] == environ
+
+
+def test_only_a_container_is_of_an_image(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Neither a server that runs already nor a native process may be shown as one."""
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")
+    host = Host(parse("redis@valkey/valkey:8"), {"REDIS_URL": "redis://127.0.0.1:1/0"})
+    with pytest.raises(ServerUnavailable, match="no container engine answers"):
+        host.start()
+    assert not host.servers
+
+
+@pytest.mark.parametrize("way", ["url", "process"])
+def test_an_image_and_another_way_than_a_container_exclude_each_other(way: str, made: list[Greeter]) -> None:
+    host = Host(parse("redis@valkey/valkey:8"), {choose.VARIABLE: way})
+    with pytest.raises(ServerUnavailable, match=f"valkey/valkey:8 is a container's, and .* is '{way}'"):
+        host.start()
+    assert not made
+
+
+# -- servers of somebody else -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def foreign(made: list[Greeter], monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Return a function that has every server be somebody else's, at an address."""
+    had: Any = module.provide
+
+    def at(url: str) -> None:
+        def provide(system: str, environ: Mapping[str, str]) -> Greeter:
+            server: Greeter = had(system, environ)
+            server.owned, server.url = False, url or server.url
+            return server
+
+        monkeypatch.setattr(module, "provide", provide)
+
+    return at
+
+
+@pytest.mark.parametrize(
+    ("name", "url", "says"),
+    [
+        ("redis", "rediss://u:secret@h:6380/0", "TLS"),
+        ("rabbitmq", "amqps://u:secret@h/v", "TLS"),
+        ("mongodb", "mongodb://u:secret@h/d?tls=true", "TLS"),
+        ("postgresql", "postgresql://u:secret@h/d?sslmode=verify-full&sslrootcert=/ca", "TLS"),
+        ("mysql", "mysql://u:secret@h/d?ssl_ca=/ca", "TLS"),
+        ("mongodb", "mongodb+srv://u:secret@cluster.example/d", "DNS"),
+        ("mongodb", "mongodb://u:secret@h/d?replicaSet=rs0", "replica set"),
+        ("mongodb", "mongodb://u:secret@a:1,b:2/d", "several hosts"),
+        ("postgresql", "postgresql://u:secret@a:1,b:2/d", "several hosts"),
+        ("rabbitmq", "amqp://u:secret@a//;amqp://u:secret@b//", "several hosts"),
+        ("postgresql", "postgresql://u:secret@/d?host=/run/postgresql", "no host"),
+    ],
+)
+def test_an_address_that_a_link_cannot_stand_for_is_refused(
+    name: str, url: str, says: str, made: list[Greeter], foreign: Callable[[str], None]
+) -> None:
+    """Behind the link no worker would get ready, and the report would call that a broken promise."""
+    foreign(url)
+    with pytest.raises(ServerUnavailable) as raised, hosted(parse(name), {}):
+        pytest.fail("not reached")
+    variable = description.load(name).url_variable
+    said = str(raised.value)
+    assert said.startswith(f"{variable} ")
+    assert says in said
+    assert "secret" not in said
+    assert "\n" not in said
+    assert [server.closed for server in made] == [1]
+
+
+@pytest.mark.parametrize(
+    ("name", "url"),
+    [
+        ("redis", "redis://u:se,cret@h:6379/0"),
+        ("postgresql", "postgresql://u:p@h/d?sslmode=require"),
+        ("mongodb", "mongodb://h/d?tls=false"),
+        ("rabbitmq", "pyamqp://u:p@h//"),
+    ],
+)
+def test_one_plain_address_is_taken(name: str, url: str, foreign: Callable[[str], None]) -> None:
+    foreign(url)
+    with hosted(parse(name), {}) as host:
+        assert not host.owned
+
+
+def test_a_server_of_ours_may_have_any_address(made: list[Greeter], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Greeter, "url_with", lambda self, account: "rediss://127.0.0.1:1/0")
+    with hosted(parse("redis"), {}) as host:
+        assert host.owned
+
+
+def test_a_replica_set_does_not_lead_its_clients_past_the_link(made: list[Greeter]) -> None:
+    with hosted(parse("mongodb"), {}) as host:
+        assert urlsplit(host.variables()["MONGODB_URL"]).query == "option=1&directConnection=true"
+        assert urlsplit(host.variables(direct=True)["MONGODB_URL"]).query == "option=1"
+
+
+@pytest.mark.parametrize("name", FULL)
+def test_only_kombus_keys_in_a_redis_of_others_get_a_prefix(
+    name: str, made: list[Greeter], foreign: Callable[[str], None]
+) -> None:
+    column = Column(parse(name).profile)
+    with hosted(column, {}) as host:
+        assert not host.keys("bp-1") and not reported_keys(host)
+    foreign("")
+    with hosted(column, {}) as host:
+        shared = name == "stock-redis"
+        assert host.keys("bp-1") == ("bp-1:" if shared else "")
+        wanted = [{"global_keyprefix": "PREFIX-OF-THE-CASE:"}] * 2
+        assert reported_keys(host) == (wanted if shared else [])
+
+
+def reported_keys(host: Host) -> list[Any]:
+    return [one.value for one in host.settings() if "global_keyprefix" in str(one.value)]
 
 
 def test_an_address_without_an_account_stays_without_one(made: list[Greeter]) -> None:

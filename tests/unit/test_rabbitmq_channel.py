@@ -13,6 +13,7 @@ from kombu.transport import pyamqp
 
 from broker_profiles.errors import Unroutable
 from broker_profiles.transports.rabbitmq import Channel, Transport
+from broker_profiles.transports.rabbitmq_patience import with_patience
 
 
 def test_publishing_on_a_channel_whose_connection_was_lost_is_an_error_that_celery_recovers_from() -> None:
@@ -114,3 +115,28 @@ def test_an_event_is_not_waited_for_as_long_as_a_task_or_a_result(
     message = Message("body", application_headers=headers, delivery_mode=2)
     channel.basic_publish_confirm(message, exchange=exchange, routing_key="key")
     assert waited == [seconds]
+
+
+@pytest.mark.parametrize("version", ["3.10.8", "4.0.5", "4.3.1", ""])
+def test_a_queue_for_tasks_waits_for_the_longest_task(version: str) -> None:
+    arguments = with_patience({"x-queue-type": "quorum"}, version)
+    assert arguments["x-consumer-timeout"] > timedelta(days=300) / timedelta(milliseconds=1)
+
+
+@pytest.mark.parametrize("arguments", [{}, {"x-queue-type": "classic", "x-max-priority": 10}])
+def test_a_classic_queue_does_until_the_version_that_refuses_the_argument(arguments: dict[str, Any]) -> None:
+    assert "x-consumer-timeout" in with_patience(arguments, "4.2.1")
+    assert with_patience(arguments, "4.3.0") == arguments
+
+
+def test_whoever_says_how_long_a_queue_waits_is_right() -> None:
+    arguments = {"x-queue-type": "quorum", "x-consumer-timeout": 5000}
+    assert with_patience(arguments, "4.0.5") == arguments
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"x-expires": 1000}, {"x-queue-type": "quorum", "x-message-ttl": 1}, {"x-queue-type": "stream"}],
+)
+def test_queues_that_hold_no_tasks_to_be_run_are_as_they_were(arguments: dict[str, Any]) -> None:
+    assert with_patience(arguments, "4.0.5") == arguments

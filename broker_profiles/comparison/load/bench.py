@@ -56,6 +56,8 @@ class Bench:
 
     def __init__(self, host: Host, folder: Path, prober: Prober, cancelled: Callable[[], bool]) -> None:
         self.column = host.column
+        #: Whether all its servers were started here.
+        self.owned = host.owned
         self._prober = prober
         self._broker = host.broker
         self._stage = Stage(host, folder, cancelled, direct=True)

@@ -49,12 +49,12 @@ FULL = Depth(
     rounds=5,
     size=Size(
         tasks=2_000,
-        send_seconds=2.0,
-        work_seconds=4.0,
-        slow_tasks=200,
+        send_seconds=1.5,
+        work_seconds=3.0,
+        slow_tasks=150,
         rates=(10.0, 100.0),
         rate_seconds=2.0,
-        sizes={100: 200, 1_000: 200, 10_000: 200, 100_000: 100, 1_000_000: 20},
+        sizes={100: 150, 1_000: 150, 10_000: 150, 100_000: 75, 1_000_000: 15},
     ),
     lengths={1_000: 10.0, 100_000: 30.0, 1_000_000: 60.0},
 )

@@ -52,22 +52,31 @@ def bulk(app: Any, count: int, seconds: float) -> dict[str, Any]:
 
 
 def fill(app: Any, count: int, seconds: float) -> int:
-    """Send as many as fast as can be, and return how many: not a measurement, but its stage.
-
-    They are copies of one message, each with an id of its own, without what Celery does for each call,
-    and nobody waits for the confirm of each.
-    """
+    """Send as many as fast as can be, and return how many: not a measurement, but its stage."""
     queue = app.amqp.queues[app.conf.task_default_queue]
     message = app.amqp.create_task_message(uuid(), _TASK, (), {}, ignore_result=True)
+    return copies(app, message, queue.exchange.name, queue.routing_key, count, seconds)
+
+
+def copies(app: Any, message: Any, exchange: str, routing_key: str, count: int, seconds: float) -> int:
+    """Send copies of a task's message, each with an id of its own, and return how many there was time for.
+
+    This is without what Celery does for each call, and nobody waits for the confirm of each.
+    """
     content_type, encoding, body = dumps(message.body, "json")
-    where = {"exchange": queue.exchange.name, "routing_key": queue.routing_key}
+    where = {"exchange": exchange, "routing_key": routing_key}
 
     with app.connection_for_write() as connection:
-        if connection.transport.driver_type == "amqp":
-            connection.transport_options = {**connection.transport_options, "confirm_publish": False}
-        channel = connection.default_channel
-        queue.bind(channel).declare()
+        unconfirmed = connection.transport.driver_type == "amqp"
         batched = connection.transport.implements.batch_publish
+        if unconfirmed:
+            patient = {"confirm_publish": False, "read_timeout": seconds}
+        else:
+            patient = {"timeout_seconds": seconds} if batched else {}
+        connection.transport_options = {**connection.transport_options, **patient}
+        channel = connection.default_channel
+        queue = app.amqp.queues[app.conf.task_default_queue].bind(channel)
+        queue.declare()
         batch = channel.create_publish_batch(max_size=_BATCH) if batched else None
         publish = channel.basic_publish if batch is None else batch.publish
 
@@ -78,7 +87,12 @@ def fill(app: Any, count: int, seconds: float) -> int:
             publish(channel.prepare_message(body, 0, content_type, encoding, headers, properties), **where)
             return id_
 
-        sent = sum(1 for _ in _sent(send, count, seconds))
+        sent = 0
+        for sent, _ in enumerate(_sent(send, count, seconds), 1):
+            if unconfirmed and sent % _BATCH == 0:
+                # Answered when all before it is taken: RabbitMQ holds up whoever is too far ahead of it, and
+                # a second later the system gives the connection up.
+                queue.queue_declare(passive=True)
         if batch is not None:
             batch.flush()
             batch.close()

@@ -17,6 +17,9 @@ _BEFORE = 5.0
 #: Seconds between two tasks and the length of each: about as much as two processes can do.
 _EVERY, _LENGTH = 0.05, 0.08
 
+#: How many tasks have to have been sent before a fault, for it to be one under load.
+_AT_LEAST = 20
+
 #: Within how many seconds everything has to have run; a lease of a dead worker is the longest part of it.
 _DRAINED = 45.0
 
@@ -24,9 +27,9 @@ _DRAINED = 45.0
 @case("the broker is killed and restarted while tasks are sent and run", quick=True)
 def killed_under_load(stage: Stage) -> None:
     """Kill it in the middle of everything; a supervisor starts again what ended with it."""
-    stage.workers.start()
+    _working(stage)
     with stage.client.sending("note", _LENGTH, every=_EVERY):
-        stage.pause(_BEFORE)
+        _load_runs(stage)
         stage.server.kill()
         stage.server.start()
         stage.workers.revive()
@@ -37,9 +40,9 @@ def killed_under_load(stage: Stage) -> None:
 @case("the broker is stopped and started in order, twice, while tasks are sent and run")
 def restarted_in_order(stage: Stage) -> None:
     """Restart it as an update does: it says goodbye, and closes its port."""
-    stage.workers.start()
+    _working(stage)
     with stage.client.sending("note", _LENGTH, every=_EVERY):
-        stage.pause(_BEFORE)
+        _load_runs(stage)
         for _ in range(2):
             stage.server.stop()
             stage.server.start()
@@ -63,6 +66,18 @@ def killed_in_the_middle_of_a_task(stage: Stage) -> None:
     _all_run(stage)
     runs = [event for event in stage.ledger.of("start") if event.id == running]
     stage.facts["runs of the interrupted task"] = len(runs)
+
+
+def _working(stage: Stage) -> None:
+    """Start a worker and a client, and see them work."""
+    stage.workers.start()
+    stage.wait_for(stage.client.sent("note", 1), 20)
+
+
+def _load_runs(stage: Stage) -> None:
+    """Return when tasks have been sent for some time, and when many have been on a busy machine too."""
+    stage.pause(_BEFORE)
+    stage.wait(lambda: len(stage.ledger.ids("sent")) > _AT_LEAST, 20, "tasks are sent")
 
 
 def _all_run(stage: Stage) -> None:

@@ -11,7 +11,10 @@ from broker_profiles.comparison.account import lateness
 from broker_profiles.comparison.client import ClientError
 from broker_profiles.comparison.clock import other_clock
 from broker_profiles.comparison.scenario import PromiseBroken, case
+from broker_profiles.comparison.scenarios.ctl_1_remote_control import BOUND as _ANSWER
+from broker_profiles.comparison.scenarios.ctl_1_remote_control import ask
 from broker_profiles.comparison.stage import Stage
+from broker_profiles.comparison.workers import Worker
 
 GUARANTEE = "ETA-1"
 
@@ -20,6 +23,9 @@ BOUND = 1.0
 
 #: Clocks are read a moment apart and stores keep milliseconds: this much too early is no break, in seconds.
 _ROUNDING = 0.02
+
+#: How long one is waited for that nobody has promised, in seconds: shorter than the delays of a case.
+_SHORT_ANSWER = 3.0
 
 #: How long what is overdue is waited for before it counts as lost, in seconds.
 _OVERDUE = 15.0
@@ -59,12 +65,14 @@ def send_delayed(app: Any, how: str, delays: list[float]) -> list[list[Any]]:
 @case("countdowns and etas of 0.3 to 5 s, and a retry", quick=True)
 def on_time(stage: Stage) -> None:
     """Send delays of every form to a running worker."""
-    stage.workers.start()
+    worker = stage.workers.start()
     stage.wait_for(stage.client.sent("note", 2), 20)
     (retried,) = stage.client.sent("again", 1, 2.5)
     due = _delayed(stage, "countdown", 0.3, 1, 2.5, 5)
     for zone in _ZONES:
         due |= _delayed(stage, zone, 0.5, 3)
+    stage.wait_for([min(due, key=due.__getitem__)], 20)
+    _not_held(stage, worker, due)
     stage.wait_for([retried], 20)
     first, *others = [event.time for event in stage.ledger.of("start") if event.id == retried]
     stage.require(len(others) == 1, f"the retried task ran {len(others)} more times and not once")
@@ -96,6 +104,7 @@ def restarts(stage: Stage) -> None:
     due = _delayed(stage, "countdown", 7, 12, 17, 17, 22) | _delayed(stage, "UTC", 19)
     # RabbitMQ takes a moment to write down that a new queue exists; this case is not about new queues.
     stage.pause(2)
+    _not_held(stage, doomed, due)
     stage.fault("worker SIGKILL")
     doomed.kill()
     stage.server.kill()
@@ -147,6 +156,24 @@ def _delayed(stage: Stage, how: str, *delays: float) -> Due:
         return dict(stage.client.call(send_delayed, how, delays))
     except ClientError as error:
         raise PromiseBroken(f"a delayed task was refused: {error}") from None
+
+
+def _not_held(stage: Stage, worker: Worker, due: Due) -> None:
+    """Ask a worker what it holds, and require that what is not yet about to be due waits elsewhere.
+
+    Whether it answers is another promise.
+    """
+    within = _ANSWER if stage.profile.guarantees.holds("CTL-1") else _SHORT_ANSWER
+    held: set[str] = set()
+    for command in ("scheduled", "reserved"):
+        answers = stage.client.call(ask, command, [worker.name], {}, within, within=2 * _ANSWER)
+        if worker.name not in answers:
+            stage.facts["what the worker holds"] = "not known: it does not answer"
+            return
+        held |= {task.get("request", task)["id"] for task in answers[worker.name]}
+    # RabbitMQ counts whole seconds, and a worker may wait for the rest.
+    early = held & {id_ for id_, when in due.items() if when > time.monotonic() + BOUND}
+    stage.require(not early, f"the worker holds {len(early)} of {len(due)} tasks that are not yet due")
 
 
 def _each_once_in_time(stage: Stage, due: Due, early: float = _ROUNDING) -> None:

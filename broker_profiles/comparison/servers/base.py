@@ -71,8 +71,24 @@ class Server:
         """Leave it no room, and return what gives it back; none where no way is known."""
         self._refuse("fill")
 
-    def run(self, *command: str) -> None:
-        """Run a program of the server's own, where it runs. Raises `ServerUnavailable` where it fails."""
+    def acknowledge_within(self, seconds: float) -> Callable[[], None] | None:
+        """Have it take back what is not acknowledged in time, and return what undoes that; see `System`."""
+        self._refuse("shorten the timeouts of")
+
+    def stored(self) -> int:
+        """Return how many records it holds of everything: rows, elements, documents, messages."""
+        self._refuse("count the records of")
+
+    @property
+    def disk_full(self) -> bool:
+        """Whether the disk of its tables has no room, so that it is full in earnest."""
+        return False
+
+    def run(self, *command: str) -> str:
+        """Run a program of the server's own, where it runs, and return what it printed.
+
+        Raises `ServerUnavailable` where it fails.
+        """
         self._refuse("command")
 
     def heal(self) -> None:

@@ -10,7 +10,7 @@ import contextlib
 import os
 import secrets
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -19,9 +19,10 @@ import psutil
 
 from . import usage
 from .base import START_SECONDS, STOP_SECONDS, Server, ServerUnavailable, free_ports
-from .description import Account, System, redact
+from .description import Account, System, Tables, redact
 from .guard import guard
 from .own import OwnServer
+from .small_disk import TABLES, SmallDisk
 
 if TYPE_CHECKING:
     from testcontainers.core.container import DockerContainer
@@ -40,6 +41,7 @@ class ContainerServer(OwnServer):
         super().__init__(system, "container", url, f"container {container.image}")
         self._testcontainer = container
         self._name = name
+        self._disk = SmallDisk(container, name, LABELS) if system.tables is not None else None
 
     @property
     def name(self) -> str:
@@ -50,12 +52,14 @@ class ContainerServer(OwnServer):
         """Return the image's id, which is the digest of its configuration."""
         return str(self._testcontainer.get_wrapped_container().image.id)
 
-    def run(self, *command: str) -> None:
-        """Run a program in the container. Raises `ServerUnavailable` where it fails."""
+    def run(self, *command: str) -> str:
+        """Run a program in the container and return what it printed. Raises `ServerUnavailable`."""
         self._must_be_open("command")
         status, output = self._testcontainer.get_wrapped_container().exec_run(list(command))
+        printed: str = output.decode()
         if status:
-            raise ServerUnavailable(self.redact(f"{command[0]} failed: {output.decode()[-300:]}"))
+            raise ServerUnavailable(self.redact(f"{command[0]} failed: {printed[-300:]}"))
+        return printed
 
     def cpu_seconds(self) -> float | None:
         """Return the processor time of its processes; none where the engine has a kernel of its own."""
@@ -89,14 +93,73 @@ class ContainerServer(OwnServer):
         """Create and start; listed first, so that it goes even if we die in between."""
         guard.add("container", self._name)
         self._register()
+        if self._disk is not None:
+            self._disk.create(self._testcontainer)
         self._testcontainer.start()
         self.wait_ready(START_SECONDS)
 
+    def start(self) -> None:
+        """Start again with the same data on the same port; returns when it answers."""
+        try:
+            super().start()
+        except ServerUnavailable:
+            if not (self.disk_full and self._ended()):
+                raise
+            self.heal()  # it found no room to recover, so it waits for somebody to make some
+
+    def heal(self) -> None:
+        """Whatever was done to it, running and answering again."""
+        full = self.disk_full
+        if full and self._disk is not None:
+            self._disk.empty()
+        try:
+            super().heal()
+        except ServerUnavailable:
+            if not (full and self._ended()):
+                raise
+            self.state = "stopped"  # by itself, for want of room
+            super().heal()
+
+    @property
+    def disk_full(self) -> bool:
+        """Whether the disk of its tables has no room, so that it is full in earnest."""
+        return self._disk is not None and self._disk.full
+
+    def fill(self) -> Callable[[], None] | None:
+        """Fill the disk of its tables; where they cannot be moved to a small one, as its system knows how."""
+        self._must_be_open("fill")
+        if self._disk is not None and self.description.tables is not None:
+            with contextlib.suppress(ServerUnavailable):
+                return self._fill(self._disk, self.description.tables)
+        return super().fill()
+
+    def _fill(self, disk: SmallDisk, tables: Tables) -> Callable[[], None]:
+        def give_back() -> None:
+            self.heal()
+            tables.move(self, "")
+            disk.release()
+
+        disk.hold()
+        try:
+            self.run("install", "-d", "-o", tables.user, "-m", "700", TABLES)
+            tables.move(self, TABLES)
+            disk.fill()
+        except ServerUnavailable:
+            give_back()
+            raise
+        return give_back
+
     def _kill(self) -> None:
+        from docker.errors import APIError  # type: ignore[import-untyped, unused-ignore]
+
         container = self._testcontainer.get_wrapped_container()
         if self.state == "paused":  # engines differ in whether they kill what is frozen
             container.unpause()
-        container.kill()
+        try:
+            container.kill()
+        except APIError:
+            if not (self.disk_full and self._ended()):  # it may have died of that
+                raise
         container.wait(timeout=STOP_SECONDS)
 
     def _stop(self) -> None:
@@ -125,6 +188,8 @@ class ContainerServer(OwnServer):
             self._resume()
         with contextlib.suppress(NotFound):
             self._testcontainer.stop()  # removes it with its anonymous volumes
+        if self._disk is not None:
+            self._disk.remove()
         self._testcontainer.get_docker_client().client.close()
         guard.drop("container", self._name)
 

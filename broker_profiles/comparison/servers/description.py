@@ -86,6 +86,16 @@ class Native(ABC):
         """The server in the foreground: one process, no daemon."""
 
 
+class Tables(ABC):
+    """How the tables of a server in a container come to a small disk, which can be filled."""
+
+    user: str  # of the server, in the container
+
+    @abstractmethod
+    def move(self, server: Server, folder: str) -> None:
+        """Move them to an empty folder, or back where they were: "". Raises `ServerUnavailable`."""
+
+
 class System(ABC):
     """One kind of server."""
 
@@ -97,6 +107,7 @@ class System(ABC):
     container_port: int
     stop_signal: str = "SIGTERM"  # an orderly stop of the container that waits for no client
     native: Native | None = None
+    tables: Tables | None = None
 
     @property
     def image_variable(self) -> str:
@@ -122,6 +133,18 @@ class System(ABC):
     def fill(self, server: Server) -> Callable[[], None] | None:
         """Leave a server of ours no room, and return what gives it back; none where no way is known."""
         return None
+
+    def acknowledge_within(self, server: Server, seconds: float) -> Callable[[], None] | None:
+        """Have a server of ours take a message back that is not acknowledged within so many seconds.
+
+        For consumers that begin after this, whatever they ask for themselves. Return what undoes it; none
+        where the server itself knows no such time.
+        """
+        return None
+
+    @abstractmethod
+    def stored(self, server: Server) -> int:
+        """Count what a server of ours holds: rows, elements, documents or messages."""
 
 
 def names() -> list[str]:

@@ -2,7 +2,7 @@
 
 It reads from a pipe what exists. When the pipe ends while something is still listed, this
 interpreter has died without cleaning up (SIGKILL, SIGTERM, out of memory), and the guard removes
-processes, containers and folders. Signal handlers could not do that for SIGKILL, the kernel's
+processes, containers, volumes and folders. Signal handlers could not do that for SIGKILL, the kernel's
 parent-death signal is tied to the *thread* that started the process, and neither reaches
 containers. The file is run by its path, so it imports nothing of this package.
 """
@@ -18,11 +18,11 @@ import subprocess
 import sys
 import threading
 import time
-from typing import Literal
+from typing import Any, Literal
 
 import psutil
 
-Kind = Literal["process", "container", "folder"]
+Kind = Literal["process", "container", "volume", "folder"]
 
 
 def kill_tree(pid: int, timeout: float = 10.0) -> None:
@@ -121,11 +121,9 @@ class Guard:
 
 
 def _remove_container(name: str, docker_host: str | None) -> None:
-    import docker  # type: ignore[import-untyped, unused-ignore]
     from docker.errors import APIError, NotFound  # type: ignore[import-untyped, unused-ignore]
 
-    client = docker.DockerClient(base_url=docker_host) if docker_host else docker.from_env()
-    with contextlib.closing(client):
+    with contextlib.closing(_client(docker_host)) as client:
         for _ in range(30):  # it may be listed and still in the making
             try:
                 container = client.containers.get(name)
@@ -135,6 +133,19 @@ def _remove_container(name: str, docker_host: str | None) -> None:
                 return
             except NotFound:
                 time.sleep(0.1)
+
+
+def _remove_volume(name: str, docker_host: str | None) -> None:
+    from docker.errors import NotFound  # type: ignore[import-untyped, unused-ignore]
+
+    with contextlib.closing(_client(docker_host)) as client, contextlib.suppress(NotFound):
+        client.volumes.get(name).remove(force=True)
+
+
+def _client(docker_host: str | None) -> Any:
+    import docker  # type: ignore[import-untyped, unused-ignore]
+
+    return docker.DockerClient(base_url=docker_host) if docker_host else docker.from_env()
 
 
 def main() -> None:
@@ -148,7 +159,7 @@ def main() -> None:
             listed[kind, key] = docker_host
         else:
             listed.pop((kind, key), None)
-    for wanted in ("process", "container", "folder"):  # a folder after what writes to it
+    for wanted in ("process", "container", "volume", "folder"):  # a place after what writes to it
         for (kind, key), docker_host in listed.items():
             with contextlib.suppress(Exception):  # the next one still has to go
                 if kind != wanted:
@@ -157,6 +168,8 @@ def main() -> None:
                     kill_tree(int(key))
                 elif kind == "container":
                     _remove_container(key, docker_host)
+                elif kind == "volume":
+                    _remove_volume(key, docker_host)
                 else:
                     shutil.rmtree(key)
 

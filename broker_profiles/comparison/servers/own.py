@@ -93,6 +93,16 @@ class OwnServer(Server, ABC):
         self._must_be_open("fill")
         return self.description.fill(self)
 
+    def acknowledge_within(self, seconds: float) -> Callable[[], None] | None:
+        """Have it take back what is not acknowledged in time, as its system knows how."""
+        self._must_be_open("shorten the timeouts of")
+        return self.description.acknowledge_within(self, seconds)
+
+    def stored(self) -> int:
+        """Return how many records it holds of everything, as its system counts them."""
+        self._must_be_open("count the records of")
+        return self.description.stored(self)
+
     def _must_be_open(self, fault: str) -> None:
         if self.state == "closed":
             raise FaultRefused(f"cannot {fault} {self.describe()}: it is closed")

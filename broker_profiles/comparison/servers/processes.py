@@ -56,10 +56,10 @@ class ProcessServer(OwnServer):
         self._start()
         self.wait_ready(START_SECONDS)
 
-    def run(self, *command: str) -> None:
-        """Run a program in the server's environment. Raises `ServerUnavailable` where it fails."""
+    def run(self, *command: str) -> str:
+        """Run a program in its environment and return what it printed. Raises `ServerUnavailable`."""
         self._must_be_open("command")
-        self._run(command, "")
+        return self._run(command, "")
 
     def cpu_seconds(self) -> float | None:
         """Return the processor time of the server and its children."""
@@ -77,7 +77,7 @@ class ProcessServer(OwnServer):
         own = {"PATH": path, "HOME": folder, "TMPDIR": folder, "LANG": "C.UTF-8"}
         return {**own, **self._native.environment(self._site)}
 
-    def _run(self, command: Sequence[str], given: str) -> None:
+    def _run(self, command: Sequence[str], given: str) -> str:
         result = subprocess.run(
             command,
             input=given,
@@ -94,6 +94,8 @@ class ProcessServer(OwnServer):
         )
         if result.returncode:
             raise ServerUnavailable(f"{Path(command[0]).name} failed: {result.stdout[-300:]}")
+        printed: str = result.stdout
+        return printed
 
     def _spawn(self, command: Sequence[str]) -> subprocess.Popen[bytes]:
         with (self._site.folder / "output").open("ab") as output:

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import subprocess
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from .description import Native
 INSTALL_SECONDS = 600
 _POLICY = Path("/usr/sbin/policy-rc.d")
 _FORBIDS = 101  # policy-rc.d's answer for "do not"
+_installing = threading.Lock()  # columns start their servers side by side; the policy is there once
 
 
 def find(native: Native, path: str | None = None) -> dict[str, Path]:
@@ -65,7 +67,7 @@ def can_install() -> bool:
 def install(package: str) -> None:
     """apt-get, without letting the package start its service."""
     command = ["apt-get", "-q", "-y", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=300"]
-    with _no_services():
+    with _installing, _no_services():
         result = _run([*command, "install", package])
         if result.returncode:  # the package lists may be old, or not there at all
             _run([*command, "update"])

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from ..base import Server
 from ..description import Account, System
+
+_ITS_OWN = ("admin", "config", "local")
 
 
 class MongoDB(System):
@@ -36,6 +39,19 @@ class MongoDB(System):
             return str(client.admin.command("buildInfo")["version"])
         finally:
             client.close()
+
+    def stored(self, server: Server) -> int:
+        """The documents of all collections, in every database but the server's own."""
+        import pymongo
+
+        client: pymongo.MongoClient[dict[str, object]] = pymongo.MongoClient(server.url)
+        with client:
+            databases = [client[name] for name in client.list_database_names() if name not in _ITS_OWN]
+            return sum(
+                database[name].count_documents({})
+                for database in databases
+                for name in database.list_collection_names()
+            )
 
     def environment(self, account: Account) -> Mapping[str, str]:
         return {

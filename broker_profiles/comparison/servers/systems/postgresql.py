@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, LiteralString
 
-from ..base import Server
-from ..description import Account, Native, Site, System, without_driver
+from ..base import Server, ServerUnavailable
+from ..description import Account, Native, Site, System, Tables, without_driver
+
+if TYPE_CHECKING:
+    from psycopg import Connection
+
+_USUAL, _SMALL = "pg_default", "small"  # tablespaces
 
 
 class PostgreSQLProcess(Native):
@@ -46,6 +52,48 @@ class PostgreSQLProcess(Native):
         ]
 
 
+class PostgreSQLTables(Tables):
+    """In a tablespace. The log stays where it is: PostgreSQL that cannot write it dies at once."""
+
+    user = "postgres"
+
+    def move(self, server: Server, folder: str) -> None:
+        import psycopg
+
+        own = "-c lock_timeout=10s"
+        try:
+            with psycopg.connect(without_driver(server.url), autocommit=True, options=own) as connection:
+                if folder:
+                    _each_table(connection, "VACUUM (FULL) {}")  # or a new row finds room in an old page
+                    connection.execute(f"CREATE TABLESPACE {_SMALL} LOCATION '{folder}'")
+                    _move_all(connection, _USUAL, _SMALL)
+                    # With its map of free space: a recovery makes it, and ends where it cannot.
+                    _each_table(connection, "VACUUM {}")
+                else:
+                    _move_all(connection, _SMALL, _USUAL)
+                    connection.execute(f"DROP TABLESPACE {_SMALL}")
+        except psycopg.errors.UndefinedObject:
+            pass  # there is no such tablespace, hence nothing to move back
+        except psycopg.Error as error:
+            raise ServerUnavailable(server.redact(f"its tables cannot be moved: {error}")) from None
+
+
+def _each_table(connection: Connection[Any], command: LiteralString) -> None:
+    from psycopg.sql import SQL, Identifier
+
+    tables = connection.execute(
+        "SELECT schemaname, tablename FROM pg_tables"
+        " WHERE schemaname NOT IN ('pg_catalog', 'information_schema')"
+    )
+    for table in tables.fetchall():
+        connection.execute(SQL(command).format(Identifier(*table)))
+
+
+def _move_all(connection: Connection[Any], source: str, target: str) -> None:
+    for kind in ("TABLE", "INDEX"):
+        connection.execute(f"ALTER {kind} ALL IN TABLESPACE {source} SET TABLESPACE {target}")
+
+
 class PostgreSQL(System):
     """PostgreSQL."""
 
@@ -57,6 +105,7 @@ class PostgreSQL(System):
     container_port = 5432
     stop_signal = "SIGINT"
     native = PostgreSQLProcess()
+    tables = PostgreSQLTables()
 
     def url(self, account: Account) -> str:
         return f"postgresql://{account.address}/{account.name}"
@@ -82,6 +131,21 @@ class PostgreSQL(System):
         """Read only, as providers make a database whose disk is full."""
         _set_read_only(server.url, "on")
         return lambda: _set_read_only(server.url, "off")
+
+    def stored(self, server: Server) -> int:
+        """The rows of all tables of its database."""
+        import psycopg
+        from psycopg.sql import SQL, Identifier
+
+        with psycopg.connect(without_driver(server.url), autocommit=True) as connection:
+            tables = connection.execute(
+                "SELECT schemaname, tablename FROM pg_tables"
+                " WHERE schemaname NOT IN ('pg_catalog', 'information_schema')"
+            ).fetchall()
+            count = SQL("SELECT count(*) FROM {}")
+            return sum(
+                rows for table in tables for (rows,) in connection.execute(count.format(Identifier(*table)))
+            )
 
 
 def _set_read_only(url: str, value: str) -> None:

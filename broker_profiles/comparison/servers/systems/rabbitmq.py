@@ -11,6 +11,9 @@ from ..description import Account, Native, Site, System
 # Two schedulers that sleep rather than spin: a test server shares its machine.
 ERLANG_ARGUMENTS = "+S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none"
 
+# How long a delivery may wait for its acknowledgement, and how often that is looked at, in milliseconds.
+_USUAL = {"consumer_timeout": 1_800_000, "channel_tick_interval": 60_000}
+
 
 class RabbitMQProcess(Native):
     """rabbitmq-server, run by its script below lib: the one in sbin changes user and folder."""
@@ -115,7 +118,28 @@ class RabbitMQ(System):
         """An alarm: it uses more memory than it may, and takes nothing from anybody."""
         limit = ("rabbitmqctl", "set_vm_memory_high_watermark")
         server.run(*limit, "absolute", "1MB")
-        return lambda: server.run(*limit, "0.6")
+
+        def give_back() -> None:
+            server.run(*limit, "0.6")
+
+        return give_back
+
+    def acknowledge_within(self, server: Server, seconds: float) -> Callable[[], None]:
+        """By its `consumer_timeout`, and a look at it every second: there is no shorter one."""
+        _set(server, {"consumer_timeout": round(seconds * 1000), "channel_tick_interval": 1000})
+        return lambda: _set(server, _USUAL)
+
+    def stored(self, server: Server) -> int:
+        """The messages of all queues, delivered or not; of a quorum queue as of up to 5 s ago."""
+        host = unquote(urlsplit(server.url).path[1:])
+        printed = server.run("rabbitmqctl", "--silent", "--vhost", host, "list_queues", "messages")
+        return sum(map(int, printed.split()))
+
+
+def _set(server: Server, milliseconds: Mapping[str, int]) -> None:
+    """Set parameters of a server until it ends or they are set again."""
+    calls = [f"application:set_env(rabbit, {name}, {value})" for name, value in milliseconds.items()]
+    server.run("rabbitmqctl", "eval", f"{', '.join(calls)}.")
 
 
 SYSTEM = RabbitMQ()

@@ -16,6 +16,16 @@ DURABLE = {
 }
 
 
+# How many elements a key has, by its type; any other, a string among them, is one.
+_LENGTHS = {
+    b"list": "LLEN",
+    b"set": "SCARD",
+    b"zset": "ZCARD",
+    b"hash": "HLEN",
+    b"stream": "XLEN",
+}
+
+
 class RedisProcess(Native):
     """redis-server, configured by a file so that no password is in the process list."""
 
@@ -81,6 +91,21 @@ class Redis(System):
         """No memory is left; what it holds is kept, for nothing is evicted."""
         _set_memory(server.url, 1)
         return lambda: _set_memory(server.url, 0)
+
+    def stored(self, server: Server) -> int:
+        """The elements of all keys of its database."""
+        import redis
+
+        with redis.Redis.from_url(server.url) as client:
+            # A key can come twice while the table grows.
+            keys = list(set(client.scan_iter(count=1000)))
+            asked = client.pipeline(transaction=False)
+            for key in keys:
+                asked.type(key)
+            kinds = asked.execute()
+            for key, kind in zip(keys, kinds, strict=True):
+                asked.execute_command(_LENGTHS.get(kind, "EXISTS"), key)
+            return sum(asked.execute())
 
 
 def _set_memory(url: str, limit: int) -> None:

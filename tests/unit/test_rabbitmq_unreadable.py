@@ -1,0 +1,303 @@
+"""What cannot be read leaves its queue once its dead letter is confirmed, and not before."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import defaultdict
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from amqp.basic_message import Message as Raw
+from kombu.transport import pyamqp
+
+from broker_profiles.transports.rabbitmq import Channel
+from broker_profiles.transports.rabbitmq_unreadable import Aside
+
+GOOD: dict[str, Any] = {"task": "send", "id": "one"}
+
+
+class Publisher:
+    """The channel that dead letters are published on: it keeps them, and never confirms by itself."""
+
+    def __init__(self) -> None:
+        self.connection: Any = self
+        self.events: dict[str, set[Callable[..., None]]] = defaultdict(set)
+        self.published: list[Raw] = []
+        self.meanwhile: Callable[[], None] = lambda: None
+
+    def confirm_select(self) -> None:
+        """Take note of what is published."""
+
+    def _basic_publish(self, message: Raw, **_: Any) -> None:
+        self.meanwhile()
+        self.published.append(message)
+
+    def drain_events(self, timeout: float) -> None:
+        """As a connection: confirm what was published first."""
+        assert timeout > 0
+        self.say("basic_ack", 1, False)
+
+    def say(self, event: str, *about: Any) -> None:
+        (callback,) = self.events[event]
+        callback(*about)
+
+    @property
+    def ids(self) -> list[str]:
+        return [message.properties["application_headers"]["id"] for message in self.published]
+
+    @property
+    def said(self) -> list[tuple[str, str]]:
+        """The reasons and details of what was published."""
+        headers = [message.properties["application_headers"]["x-set-aside"] for message in self.published]
+        return [(each["reason"], each["detail"]) for each in headers]
+
+
+@pytest.fixture
+def publisher() -> Publisher:
+    return Publisher()
+
+
+@pytest.fixture
+def settled(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    """How messages were settled with RabbitMQ, by their delivery tags."""
+    log: list[tuple[str, int]] = []
+    monkeypatch.setattr(pyamqp.Channel, "basic_ack", lambda channel, tag, multiple: log.append(("ack", tag)))
+    monkeypatch.setattr(
+        pyamqp.Channel,
+        "basic_reject",
+        lambda channel, tag, requeue: log.append(("put back" if requeue else "reject", tag)),
+    )
+    return log
+
+
+@pytest.fixture
+def channel(publisher: Publisher, settled: list[tuple[str, int]]) -> Channel:
+    channel = Channel.__new__(Channel)
+    channel.is_open = True
+    channel.connection = SimpleNamespace(channel=lambda: publisher, aside=None)
+    return channel
+
+
+def raw(tag: int = 1, body: str = "[[], {}, {}]", headers: dict[str, Any] | None = None) -> Raw:
+    properties = {"content_type": "application/json", "content_encoding": "utf-8"}
+    message = Raw(body, application_headers=GOOD if headers is None else headers, **properties)
+    message.delivery_info = {"delivery_tag": tag}
+    return message
+
+
+def accept(channel: Channel) -> Callable[[Raw], None]:
+    """Return a consumer like Celery's: it decodes, and acknowledges what it has done or cannot decode."""
+
+    def receive(message: Raw) -> None:
+        received = channel.message_to_python(message)
+        with contextlib.suppress(Exception):
+            received.decode()
+        received.ack()
+
+    return channel.reading("mail", receive)
+
+
+def test_what_can_be_read_is_acknowledged_at_once(
+    channel: Channel, publisher: Publisher, settled: list[tuple[str, int]]
+) -> None:
+    accept(channel)(raw())
+    assert settled == [("ack", 1)]
+    assert not publisher.published
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "detail"),
+    [
+        ("{", GOOD, "DecodeError"),
+        ("5", GOOD, "its body is not"),
+        ("", GOOD, "its body is not"),
+        ("[5, {}, {}]", GOOD, "its arguments are 5"),
+        ("[[], {}, {}]", {**GOOD, "compression": "none-such"}, "none-such"),
+        ("[[], {}, {}]", {**GOOD, "timelimit": 7}, "its header timelimit is 7"),
+        ("{", {}, "DecodeError"),
+    ],
+)
+def test_what_cannot_is_kept_until_its_dead_letter_is_confirmed(
+    body: str,
+    headers: dict[str, Any],
+    detail: str,
+    channel: Channel,
+    publisher: Publisher,
+    settled: list[tuple[str, int]],
+) -> None:
+    accept(channel)(raw(7, body, headers))
+    ((reason, why),) = publisher.said
+    assert reason == "unreadable"
+    assert detail in why
+    assert not settled
+    publisher.say("basic_ack", 1, False)
+    assert settled == [("ack", 7)]
+
+
+def test_a_rejection_has_the_error_being_handled_for_its_reason(
+    channel: Channel, publisher: Publisher, settled: list[tuple[str, int]]
+) -> None:
+    def refuse(message: Raw) -> None:
+        try:
+            raise KeyError("no.such.task")
+        except KeyError:
+            channel.message_to_python(message).reject()
+
+    channel.reading("mail", refuse)(raw())
+    assert publisher.said == [("rejected", "KeyError: 'no.such.task'")]
+    assert not settled
+
+
+@pytest.mark.parametrize(("requeue", "how"), [(False, "reject"), (True, "put back")])
+def test_a_rejection_without_an_error_is_left_to_rabbitmq(
+    requeue: bool, how: str, channel: Channel, publisher: Publisher, settled: list[tuple[str, int]]
+) -> None:
+    channel.reading("mail", lambda message: channel.basic_reject(1, requeue=requeue))(raw())
+    assert settled == [(how, 1)]
+    assert not publisher.published
+
+
+def test_a_consumer_that_fails_at_a_task_message_does_not_end(
+    channel: Channel, publisher: Publisher, settled: list[tuple[str, int]]
+) -> None:
+    channel.reading("mail", lambda message: int("x"))(raw())
+    ((reason, why),) = publisher.said
+    assert (reason, why.partition(":")[0]) == ("unreadable", "ValueError")
+
+
+@pytest.mark.parametrize(
+    "error", [ConnectionResetError(), *(kind() for kind in pyamqp.Transport.channel_errors)]
+)
+def test_an_error_of_the_broker_is_none_of_the_message(
+    error: Exception, channel: Channel, publisher: Publisher, settled: list[tuple[str, int]]
+) -> None:
+    def fail(message: Raw) -> None:
+        raise error
+
+    with pytest.raises(type(error)):
+        channel.reading("mail", fail)(raw())
+    assert not publisher.published
+    assert not settled
+
+
+@pytest.mark.parametrize("headers", [{}, GOOD])
+def test_an_error_that_is_no_messages_ends_the_consumer(
+    headers: dict[str, Any], channel: Channel, publisher: Publisher, settled: list[tuple[str, int]]
+) -> None:
+    """Of what is no task message it is not known whose fault it is, nor of what was acknowledged before."""
+
+    def fail(message: Raw) -> None:
+        if headers:
+            channel.basic_ack(1)
+        raise ValueError
+
+    with pytest.raises(ValueError):
+        channel.reading("mail", fail)(raw(headers=headers))
+    assert not publisher.published
+
+
+@pytest.mark.parametrize("event", ["basic_nack", "basic_return"])
+def test_what_rabbitmq_does_not_take_as_a_dead_letter_it_has_to_move_itself(
+    event: str, channel: Channel, publisher: Publisher, settled: list[tuple[str, int]]
+) -> None:
+    accept(channel)(raw(7, "{"))
+    publisher.say(event, 1, False)
+    publisher.say("basic_ack", 1, False)  # which follows what was returned
+    assert settled == [("reject", 7)]
+
+
+def test_one_confirm_may_be_for_many(
+    channel: Channel, publisher: Publisher, settled: list[tuple[str, int]]
+) -> None:
+    deliver = accept(channel)
+    for tag in range(5, 9):
+        deliver(raw(tag, "{"))
+    publisher.say("basic_ack", 3, True)
+    assert settled == [("ack", 5), ("ack", 6), ("ack", 7)]
+    publisher.say("basic_ack", 4, False)
+    assert settled[3:] == [("ack", 8)]
+
+
+def test_a_message_that_comes_while_another_is_published_is_confirmed_for_itself(
+    channel: Channel, publisher: Publisher, settled: list[tuple[str, int]]
+) -> None:
+    deliver = accept(channel)
+    coming = [raw(tag, "{", {**GOOD, "id": str(tag)}) for tag in range(2, 500)]
+
+    def meanwhile() -> None:
+        if coming:
+            deliver(coming.pop(0))
+
+    publisher.meanwhile = meanwhile
+    deliver(raw(1, "{", {**GOOD, "id": "1"}))
+    assert publisher.ids == [str(tag) for tag in range(1, 500)]
+    publisher.say("basic_ack", 2, False)
+    assert settled == [("ack", 2)]
+
+
+def test_what_cannot_be_written_again_is_left_to_rabbitmq(
+    channel: Channel, publisher: Publisher, settled: list[tuple[str, int]]
+) -> None:
+    def fail() -> None:
+        raise ValueError("a header that no table can hold")
+
+    publisher.meanwhile = fail
+    accept(channel)(raw(7, "{"))
+    assert settled == [("reject", 7)]
+
+
+def test_nothing_is_settled_on_a_channel_that_has_ended(
+    channel: Channel, publisher: Publisher, settled: list[tuple[str, int]]
+) -> None:
+    accept(channel)(raw(7, "{"))
+    channel.is_open = False
+    publisher.say("basic_ack", 1, False)
+    assert not settled
+
+
+def test_a_channel_that_is_closed_waits_for_the_confirms_on_their_way(
+    channel: Channel,
+    settled: list[tuple[str, int]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pyamqp.Channel, "close", lambda channel: settled.append(("close", 0)))
+    accept(channel)(raw(7, "{"))
+    channel.close()
+    channel.close()  # with nothing more to wait for
+    assert settled == [("ack", 7), ("close", 0), ("close", 0)]
+
+
+def lose(timeout: float) -> None:
+    raise ConnectionResetError
+
+
+@pytest.mark.parametrize("connection", [None, SimpleNamespace(drain_events=lose)], ids=["closed", "lost"])
+def test_a_channel_without_its_connection_waits_for_nothing(
+    connection: Any, channel: Channel, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pyamqp.Channel, "close", lambda channel: None)
+    accept(channel)(raw(7, "{"))
+    publisher.connection = connection
+    channel.close()
+
+
+def test_a_dead_letter_does_not_expire_and_goes_nowhere_else(channel: Channel, publisher: Publisher) -> None:
+    message = raw(1, "{", {**GOOD, "CC": ["elsewhere"]})
+    message.properties.update(expiration="1000", user_id="somebody", correlation_id="one", delivery_mode=1)
+    accept(channel)(message)
+    (letter,) = publisher.published
+    assert letter.body == "{"
+    assert not {"expiration", "user_id"} & set(letter.properties)
+    assert letter.properties["correlation_id"] == "one"
+    assert letter.properties["delivery_mode"] == 2
+    assert set(letter.properties["application_headers"]) == {"task", "id", "x-set-aside"}
+
+
+def test_the_channel_for_dead_letters_is_opened_once_for_all_consumers(channel: Channel) -> None:
+    accept(channel)
+    first = channel.connection.aside
+    assert isinstance(first, Aside)
+    accept(channel)
+    assert channel.connection.aside is first
