@@ -77,6 +77,7 @@ def _ready(sender: Any, **_: Any) -> None:
 @beat_init.connect  # type: ignore[untyped-decorator, unused-ignore]
 def _write_ticks_down(**_: Any) -> None:
     """Have beat write down what it sends, and no other process, for a signal slows sending down."""
+    ledger().record("note", "", "beat begins")
     before_task_publish.connect(_sending_tick)
     after_task_publish.connect(_sent_tick)
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from amqp import spec
 from amqp.exceptions import PreconditionFailed, RecoverableConnectionError
 from kombu import Connection as KombuConnection
 from kombu.transport import pyamqp
@@ -27,6 +29,9 @@ _DEFAULT_TIMEOUT = 3.0
 
 #: Seconds for a broadcast: a worker's loop sends events, and finds a dead connection no sooner than it waits.
 _BROADCAST_TIMEOUT = 1.0
+
+#: Seconds after which RabbitMQ is asked whether it is there, where nothing is confirmed.
+_ASK_EVERY = 3.0
 
 _PERSISTENT = 2
 
@@ -68,6 +73,8 @@ class Channel(Reading, pyamqp.Channel):  # type: ignore[misc]
         self._prefetch = 0
         #: Whether the message that was published last reached no queue.
         self._returned = False
+        #: When RabbitMQ was last known to be there.
+        self._asked = time.monotonic()
         self._consumers: dict[str, _Consumer] = {}
 
     def basic_consume(self, queue: str = "", consumer_tag: str = "", **options: Any) -> Any:
@@ -142,6 +149,28 @@ class Channel(Reading, pyamqp.Channel):  # type: ignore[misc]
                 self.connection.with_dead_letters.add(queue)
                 declare(dead, False, True, False, False, False, rabbitmq_dead.dead_letter_arguments(version))
         return declared
+
+    def basic_publish(self, message: Any, **kwargs: Any) -> Any:
+        """Publish without a confirm, and ask now and then whether RabbitMQ is there.
+
+        Nothing else tells of a dead connection that takes whatever is sent. Raises `TimeoutError` where no
+        answer comes.
+        """
+        if self.connection is not None and time.monotonic() > self._asked + _ASK_EVERY:
+            seconds = self.connection.confirm_timeout if _is_task(message) else _BROADCAST_TIMEOUT
+            self._ask(seconds)
+        return super().basic_publish(message, **kwargs)
+
+    def _ask(self, seconds: float) -> None:
+        """Return once RabbitMQ has taken what was published before; what is asked for changes nothing."""
+        try:
+            self.send_method(spec.Channel.Flow, "b", (True,))
+            self.wait(spec.Channel.FlowOk, timeout=seconds)
+        except TimeoutError:
+            if self.connection is not None:
+                self.connection.collect()
+            raise TimeoutError(f"RabbitMQ has not answered within {seconds:g} s") from None
+        self._asked = time.monotonic()
 
     def basic_publish_confirm(self, message: Any, **kwargs: Any) -> Any:
         """Publish, and wait for the confirm.

@@ -49,9 +49,7 @@ def test_work_goes_on_after_the_broker_was_killed(profile: str, server: ServerOf
     ledger = tmp_path / "ledger"
     with client(environ) as app, worker(environ, app, tmp_path / "worker.log", "--concurrency=2"):
         noop = tasks_of(app)["noop"]
-        # A quorum queue of one node that is killed within a second or so of its declaration can come
-        # back without a leader (RabbitMQ writes its registry late), so work goes on for a while first.
-        sent = send_for(noop, 5.0)
+        sent = send_for(noop, 1.0)
         running.kill()
         with pytest.raises((OperationalError, StoreError, OSError)):
             noop.delay()

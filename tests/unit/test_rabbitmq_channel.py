@@ -37,6 +37,10 @@ class Connection:
 
     def __init__(self) -> None:
         self.client = Client()
+        self.closed = False
+
+    def collect(self) -> None:
+        self.closed = True
 
 
 def published(monkeypatch: pytest.MonkeyPatch, *, headers: dict[str, Any], mode: int, bound: bool) -> Channel:
@@ -140,3 +144,33 @@ def test_whoever_says_how_long_a_queue_waits_is_right() -> None:
 )
 def test_queues_that_hold_no_tasks_to_be_run_are_as_they_were(arguments: dict[str, Any]) -> None:
     assert with_patience(arguments, "4.0.5") == arguments
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_without_confirms_rabbitmq_is_asked_whether_it_is_there(
+    answers: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    clock = iter([1.0, 7.0, 7.5, 8.0])
+
+    def wait(channel: Channel, method: Any, timeout: float) -> None:
+        if not answers:
+            raise TimeoutError
+
+    monkeypatch.setattr(pyamqp.Channel, "basic_publish", lambda channel, message: done.append(message.body))
+    monkeypatch.setattr(pyamqp.Channel, "send_method", lambda channel, *method: done.append("question"))
+    monkeypatch.setattr(pyamqp.Channel, "wait", wait)
+    monkeypatch.setattr("broker_profiles.transports.rabbitmq.time.monotonic", lambda: next(clock))
+    channel = Channel.__new__(Channel)
+    channel.connection = connection = Connection()
+    channel._asked = 0.0
+    channel.basic_publish(Message("soon after it was there"))
+    if answers:
+        channel.basic_publish(Message("seconds later"))
+        channel.basic_publish(Message("soon after it answered"))
+        assert done == ["soon after it was there", "question", "seconds later", "soon after it answered"]
+    else:
+        with pytest.raises(TimeoutError, match="RabbitMQ has not answered"):
+            channel.basic_publish(Message("into the void"))
+        assert done == ["soon after it was there", "question"]
+        assert connection.closed, "it goes on with a dead connection"

@@ -17,6 +17,8 @@ from broker_profiles.transports.rabbitmq_unreadable import Aside
 
 GOOD: dict[str, Any] = {"task": "send", "id": "one"}
 
+Settled = list[tuple[str, int]]
+
 
 class Publisher:
     """The channel that dead letters are published on: it keeps them, and never confirms by itself."""
@@ -60,20 +62,20 @@ def publisher() -> Publisher:
 
 
 @pytest.fixture
-def settled(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+def settled(monkeypatch: pytest.MonkeyPatch) -> Settled:
     """How messages were settled with RabbitMQ, by their delivery tags."""
-    log: list[tuple[str, int]] = []
+    log: Settled = []
+
+    def reject(channel: Channel, tag: int, requeue: bool) -> None:
+        log.append(("put back" if requeue else "reject", tag))
+
     monkeypatch.setattr(pyamqp.Channel, "basic_ack", lambda channel, tag, multiple: log.append(("ack", tag)))
-    monkeypatch.setattr(
-        pyamqp.Channel,
-        "basic_reject",
-        lambda channel, tag, requeue: log.append(("put back" if requeue else "reject", tag)),
-    )
+    monkeypatch.setattr(pyamqp.Channel, "basic_reject", reject)
     return log
 
 
 @pytest.fixture
-def channel(publisher: Publisher, settled: list[tuple[str, int]]) -> Channel:
+def channel(publisher: Publisher, settled: Settled) -> Channel:
     channel = Channel.__new__(Channel)
     channel.is_open = True
     channel.connection = SimpleNamespace(channel=lambda: publisher, aside=None)
@@ -100,7 +102,7 @@ def accept(channel: Channel) -> Callable[[Raw], None]:
 
 
 def test_what_can_be_read_is_acknowledged_at_once(
-    channel: Channel, publisher: Publisher, settled: list[tuple[str, int]]
+    channel: Channel, publisher: Publisher, settled: Settled
 ) -> None:
     accept(channel)(raw())
     assert settled == [("ack", 1)]
@@ -120,12 +122,7 @@ def test_what_can_be_read_is_acknowledged_at_once(
     ],
 )
 def test_what_cannot_is_kept_until_its_dead_letter_is_confirmed(
-    body: str,
-    headers: dict[str, Any],
-    detail: str,
-    channel: Channel,
-    publisher: Publisher,
-    settled: list[tuple[str, int]],
+    body: str, headers: dict[str, Any], detail: str, channel: Channel, publisher: Publisher, settled: Settled
 ) -> None:
     accept(channel)(raw(7, body, headers))
     ((reason, why),) = publisher.said
@@ -137,7 +134,7 @@ def test_what_cannot_is_kept_until_its_dead_letter_is_confirmed(
 
 
 def test_a_rejection_has_the_error_being_handled_for_its_reason(
-    channel: Channel, publisher: Publisher, settled: list[tuple[str, int]]
+    channel: Channel, publisher: Publisher, settled: Settled
 ) -> None:
     def refuse(message: Raw) -> None:
         try:
@@ -152,7 +149,7 @@ def test_a_rejection_has_the_error_being_handled_for_its_reason(
 
 @pytest.mark.parametrize(("requeue", "how"), [(False, "reject"), (True, "put back")])
 def test_a_rejection_without_an_error_is_left_to_rabbitmq(
-    requeue: bool, how: str, channel: Channel, publisher: Publisher, settled: list[tuple[str, int]]
+    requeue: bool, how: str, channel: Channel, publisher: Publisher, settled: Settled
 ) -> None:
     channel.reading("mail", lambda message: channel.basic_reject(1, requeue=requeue))(raw())
     assert settled == [(how, 1)]
@@ -160,7 +157,7 @@ def test_a_rejection_without_an_error_is_left_to_rabbitmq(
 
 
 def test_a_consumer_that_fails_at_a_task_message_does_not_end(
-    channel: Channel, publisher: Publisher, settled: list[tuple[str, int]]
+    channel: Channel, publisher: Publisher, settled: Settled
 ) -> None:
     channel.reading("mail", lambda message: int("x"))(raw())
     ((reason, why),) = publisher.said
@@ -171,7 +168,7 @@ def test_a_consumer_that_fails_at_a_task_message_does_not_end(
     "error", [ConnectionResetError(), *(kind() for kind in pyamqp.Transport.channel_errors)]
 )
 def test_an_error_of_the_broker_is_none_of_the_message(
-    error: Exception, channel: Channel, publisher: Publisher, settled: list[tuple[str, int]]
+    error: Exception, channel: Channel, publisher: Publisher, settled: Settled
 ) -> None:
     def fail(message: Raw) -> None:
         raise error
@@ -184,7 +181,7 @@ def test_an_error_of_the_broker_is_none_of_the_message(
 
 @pytest.mark.parametrize("headers", [{}, GOOD])
 def test_an_error_that_is_no_messages_ends_the_consumer(
-    headers: dict[str, Any], channel: Channel, publisher: Publisher, settled: list[tuple[str, int]]
+    headers: dict[str, Any], channel: Channel, publisher: Publisher, settled: Settled
 ) -> None:
     """Of what is no task message it is not known whose fault it is, nor of what was acknowledged before."""
 
@@ -200,7 +197,7 @@ def test_an_error_that_is_no_messages_ends_the_consumer(
 
 @pytest.mark.parametrize("event", ["basic_nack", "basic_return"])
 def test_what_rabbitmq_does_not_take_as_a_dead_letter_it_has_to_move_itself(
-    event: str, channel: Channel, publisher: Publisher, settled: list[tuple[str, int]]
+    event: str, channel: Channel, publisher: Publisher, settled: Settled
 ) -> None:
     accept(channel)(raw(7, "{"))
     publisher.say(event, 1, False)
@@ -208,9 +205,7 @@ def test_what_rabbitmq_does_not_take_as_a_dead_letter_it_has_to_move_itself(
     assert settled == [("reject", 7)]
 
 
-def test_one_confirm_may_be_for_many(
-    channel: Channel, publisher: Publisher, settled: list[tuple[str, int]]
-) -> None:
+def test_one_confirm_may_be_for_many(channel: Channel, publisher: Publisher, settled: Settled) -> None:
     deliver = accept(channel)
     for tag in range(5, 9):
         deliver(raw(tag, "{"))
@@ -221,7 +216,7 @@ def test_one_confirm_may_be_for_many(
 
 
 def test_a_message_that_comes_while_another_is_published_is_confirmed_for_itself(
-    channel: Channel, publisher: Publisher, settled: list[tuple[str, int]]
+    channel: Channel, publisher: Publisher, settled: Settled
 ) -> None:
     deliver = accept(channel)
     coming = [raw(tag, "{", {**GOOD, "id": str(tag)}) for tag in range(2, 500)]
@@ -238,7 +233,7 @@ def test_a_message_that_comes_while_another_is_published_is_confirmed_for_itself
 
 
 def test_what_cannot_be_written_again_is_left_to_rabbitmq(
-    channel: Channel, publisher: Publisher, settled: list[tuple[str, int]]
+    channel: Channel, publisher: Publisher, settled: Settled
 ) -> None:
     def fail() -> None:
         raise ValueError("a header that no table can hold")
@@ -249,7 +244,7 @@ def test_what_cannot_be_written_again_is_left_to_rabbitmq(
 
 
 def test_nothing_is_settled_on_a_channel_that_has_ended(
-    channel: Channel, publisher: Publisher, settled: list[tuple[str, int]]
+    channel: Channel, publisher: Publisher, settled: Settled
 ) -> None:
     accept(channel)(raw(7, "{"))
     channel.is_open = False
@@ -258,9 +253,7 @@ def test_nothing_is_settled_on_a_channel_that_has_ended(
 
 
 def test_a_channel_that_is_closed_waits_for_the_confirms_on_their_way(
-    channel: Channel,
-    settled: list[tuple[str, int]],
-    monkeypatch: pytest.MonkeyPatch,
+    channel: Channel, settled: Settled, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pyamqp.Channel, "close", lambda channel: settled.append(("close", 0)))
     accept(channel)(raw(7, "{"))

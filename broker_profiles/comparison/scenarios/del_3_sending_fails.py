@@ -1,17 +1,20 @@
 """DEL-3: `delay()` returns once the broker holds the message, and is an error within 10 s where it cannot.
 
-Each call is timed by itself and watched from outside, so that one that hangs is ended and told of.
+Each call is timed by itself and watched, so that one that hangs is told of. So are `apply_async()` with a
+priority and with a countdown, which take other ways through Celery and the broker.
 """
 
 from __future__ import annotations
 
 import contextlib
+import secrets
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
 from celery import Celery
 
 from broker_profiles.comparison.client import Client, Sent
-from broker_profiles.comparison.scenario import NotApplicable, case
+from broker_profiles.comparison.scenario import NotApplicable, TooLate, case
 from broker_profiles.comparison.stage import Stage
 
 GUARANTEE = "DEL-3"
@@ -28,13 +31,20 @@ _DRAINED = 30.0
 
 _TOO_LARGE = 100  # MiB
 
+#: The ways to send a task, with their options.
+_WAYS: dict[str, dict[str, Any]] = {
+    "delay()": {},
+    "a call with a priority": {"priority": 5},
+    "a call with a countdown": {"countdown": 1},
+}
+
 
 @case("the broker refuses connections")
 def refused(stage: Stage) -> None:
     """Close its port: to a client with a connection, and to one without."""
-    stage.client.sent("note", 1)
+    clients = _with_and_without_connections(stage)
     stage.server.cut()
-    _fails_in_time(stage, stage.client, stage.another_client())
+    _fails_in_time(stage, *clients)
     stage.server.heal()
     _sends_and_runs(stage)
 
@@ -42,9 +52,9 @@ def refused(stage: Stage) -> None:
 @case("the broker is silent: it takes connections and answers nothing", quick=True)
 def silent(stage: Stage) -> None:
     """Freeze it: to a client with a connection, and to one without."""
-    stage.client.sent("note", 1)
+    clients = _with_and_without_connections(stage)
     stage.server.freeze()
-    _fails_in_time(stage, stage.client, stage.another_client())
+    _fails_in_time(stage, *clients)
     stage.server.thaw()
     _sends_and_runs(stage)
 
@@ -52,9 +62,9 @@ def silent(stage: Stage) -> None:
 @case("the network between client and broker carries nothing")
 def partition(stage: Stage) -> None:
     """Stall the network: to a client with a connection, and to one without."""
-    stage.client.sent("note", 1)
+    clients = _with_and_without_connections(stage)
     stage.server.stall()
-    _fails_in_time(stage, stage.client, stage.another_client())
+    _fails_in_time(stage, *clients)
     stage.server.heal()
     _sends_and_runs(stage)
 
@@ -79,13 +89,15 @@ def dies_while_delay_waits(stage: Stage) -> None:
 
 @case("the broker is full")
 def full(stage: Stage) -> None:
-    """Leave it no room. What it takes all the same has to survive its death."""
+    """Leave it no room: it has to say so. What it takes all the same has to survive its death."""
     stage.client.sent("note", 1)
     stage.pause(_AGE)
     stage.server.fill()
-    answers = stage.client.send("note", 2, 0.0, "x" * 200_000, within=2 * PATIENCE)
+    # Of a kind that no database makes small enough for a gap that it has left.
+    answers = stage.client.send("note", 2, 0.0, secrets.token_hex(100_000), within=2 * PATIENCE)
     _in_time(stage, answers)
-    stage.facts["refused while full"] = sum(1 for answer in answers if answer.error)
+    refused = stage.facts["refused while full"] = sum(1 for answer in answers if answer.error)
+    stage.require(refused, "delay() returned each time though the broker had no room")
     stage.server.kill()
     stage.server.start()
     stage.server.heal()
@@ -122,16 +134,21 @@ def queue_deleted(stage: Stage) -> None:
 
 @case("a message of 100 MB is sent")
 def oversize(stage: Stage) -> None:
-    """Send one that is too large for most brokers: it runs or is refused, and the next one is sent."""
-    id_, seconds, error = stage.client.call(send_large, _TOO_LARGE, within=90)
-    stage.facts["100 MB"] = error or f"sent in {seconds:.1f} s, as {id_}"
+    """Send one that most brokers cannot take: it runs or is refused in time, and the next one is sent."""
+    answer = Sent(*stage.client.call(send_large, _TOO_LARGE, within=90))
+    stage.facts["100 MB"] = answer.error or f"sent in {answer.seconds:.1f} s, as {answer.id}"
+    if answer.error:
+        _in_time(stage, [answer])
     _sends_and_runs(stage)
 
 
 def delete_queue(celery: Celery) -> None:
     """Delete the queue of this run, in a client process."""
     with celery.connection_for_write() as connection:
-        celery.amqp.queues[celery.conf.task_default_queue].bind(connection.default_channel).delete()
+        queue = celery.amqp.queues[celery.conf.task_default_queue].bind(connection.default_channel)
+        # Some transports delete nothing that the same process has not declared.
+        queue.declare()
+        queue.delete()
 
 
 def send_large(celery: Celery, mebibytes: int) -> list[Any]:
@@ -142,12 +159,50 @@ def send_large(celery: Celery, mebibytes: int) -> list[Any]:
     return send_one(celery, "note", [0.0, "x" * (mebibytes << 20)], {}, {})
 
 
+def connect(celery: Celery, number: int) -> None:
+    """Have so many connections, in a client process that has sent a task over each."""
+    from broker_profiles.comparison.clientside import send_one
+
+    producers = [celery.producer_pool.acquire(block=True) for _ in range(number)]
+    for producer in producers:
+        send_one(celery, "note", [], {}, {"producer": producer})
+        producer.release()
+
+
+def send_each_way(celery: Celery, ways: list[dict[str, Any]], seconds: float) -> list[list[Any] | None]:
+    """Send a task in each way, all at once, in a client process; return `[id, seconds, error]` of each.
+
+    None of one that has not returned after so many seconds.
+    """
+    from broker_profiles.comparison.clientside import send_one
+
+    pool = ThreadPoolExecutor(len(ways))
+    calls = [pool.submit(send_one, celery, "note", [], {}, way) for way in ways]
+    wait(calls, seconds)
+    pool.shutdown(wait=False)
+    return [call.result() if call.done() else None for call in calls]
+
+
+def _with_and_without_connections(stage: Stage) -> tuple[Client, Client]:
+    """Return a client that has a connection for each way to send, and one without any. Both run."""
+    without = stage.another_client()
+    without.call(connect, 0)
+    stage.client.call(connect, len(_WAYS))
+    return stage.client, without
+
+
 def _fails_in_time(stage: Stage, *clients: Client) -> None:
-    """Send one task from each client, which has to fail, for the broker cannot have it."""
+    """Send a task in each way from each client, which has to fail, for the broker cannot have it."""
     for client in clients:
-        answers = client.send("note", within=PATIENCE)
-        _in_time(stage, answers)
-        stage.require(answers[0].error, "delay() returned though the broker could not have the message")
+        found = client.call(send_each_way, list(_WAYS.values()), PATIENCE, within=2 * PATIENCE)
+        answers = {way: Sent(*answer) for way, answer in zip(_WAYS, found, strict=True) if answer}
+        for way, answer in answers.items():
+            stage.require(answer.error, f"{way} returned though the broker could not have the message")
+        for way in _WAYS:
+            if way not in answers:
+                client.kill()
+                raise TooLate(f"{way} did not return within {PATIENCE:g} s")
+        _in_time(stage, list(answers.values()))
 
 
 def _in_time(stage: Stage, answers: list[Sent]) -> None:
