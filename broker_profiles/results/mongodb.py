@@ -16,8 +16,8 @@ def _settings(environment: Environment, _mode: Mode) -> Iterator[Setting]:
     names = ("serverSelectionTimeoutMS", "connectTimeoutMS", "socketTimeoutMS")
     yield Setting(
         "mongodb_backend_settings",
-        {"options": dict.fromkeys(names, milliseconds)},
-        "a server that does not answer is an error (pymongo: 30 s)",
+        {"options": {**dict.fromkeys(names, milliseconds), "journal": True}},
+        "a server that does not answer is an error (pymongo: 30 s); a stored result survives its death",
         environment.source("result_timeout_seconds"),
     )
     yield from retried_operations()

@@ -40,25 +40,33 @@ _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.0001, 0.005
 # fork waits until no thread is, and finds every file closed. The parent opens them again when next needed.
 _inside = threading.RLock()
 _files: weakref.WeakSet[SQLiteFile] = weakref.WeakSet()
+# Of its own: who opens a file that is locked is inside for seconds, and others make theirs meanwhile.
+_listing = threading.Lock()
 
 
 def _before_fork() -> None:
     _inside.acquire()
+    _listing.acquire()
     for file in list(_files):
         if not file.in_memory:
             file.close()
 
 
+def _after_fork_in_parent() -> None:
+    _listing.release()
+    _inside.release()
+
+
 def _after_fork_in_child() -> None:
-    global _inside
-    _inside = threading.RLock()
+    global _inside, _listing
+    _inside, _listing = threading.RLock(), threading.Lock()
     for file in list(_files):
         file.lock = threading.RLock()
 
 
 os.register_at_fork(
     before=_before_fork,
-    after_in_parent=lambda: _inside.release(),
+    after_in_parent=_after_fork_in_parent,
     after_in_child=_after_fork_in_child,
 )
 
@@ -76,7 +84,7 @@ class SQLiteFile:
         self._inode = 0
         self._commits = 0
         self.lock = threading.RLock()
-        with _inside:
+        with _listing:
             _files.add(self)
 
     @property
@@ -97,19 +105,27 @@ class SQLiteFile:
 
     @property
     def connection(self) -> sqlite3.Connection:
-        """The open connection of this process."""
-        with _inside:
-            if self._connection is not None and self._generation == forks():
-                return self._connection
-            return self._open()
+        """The open connection of this process. Raises `StoreBusy`."""
+        return self._opened(time.monotonic() + self._timeout)
 
-    def _open(self) -> sqlite3.Connection:
+    def _opened(self, deadline: float) -> sqlite3.Connection:
+        if self._connection is not None and self._generation == forks():
+            return self._connection
+        inside = _inside
+        if not inside.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            raise StoreBusy(store=self, seconds=self._timeout)
+        try:
+            return self._open(deadline)
+        finally:
+            inside.release()
+
+    def _open(self, deadline: float) -> sqlite3.Connection:
         self._connection = None
         with self.translated():
             connection = sqlite3.connect(self.path, timeout=0, isolation_level=None, check_same_thread=False)
         try:
             with self.translated():
-                self._prepare(connection)
+                self._prepare(connection, deadline)
         except BaseException:
             connection.close()
             raise
@@ -117,9 +133,9 @@ class SQLiteFile:
         self._inode = 0 if self.in_memory else Path(self.path).stat().st_ino
         return connection
 
-    def _prepare(self, connection: sqlite3.Connection) -> None:
+    def _prepare(self, connection: sqlite3.Connection, deadline: float) -> None:
         def run(sql: str) -> Any:
-            return self._patiently(lambda: connection.execute(sql).fetchone())
+            return self._patiently(lambda: connection.execute(sql).fetchone(), deadline)
 
         owner = run("PRAGMA application_id")[0]
         if owner != APPLICATION_ID:
@@ -166,24 +182,28 @@ class SQLiteFile:
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """Run a block as one write transaction: all of it is committed, or nothing."""
-        with self.lock, self.translated():
-            connection = self._patiently(self._begin)
-            try:
-                yield connection
-                connection.execute("COMMIT")
-            except BaseException:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-                raise
-            finally:
-                _inside.release()
-            self._commits += 1
+        deadline, lock = self._turn()
+        try:
+            with self.translated():
+                connection = self._patiently(lambda: self._begin(deadline), deadline)
+                try:
+                    yield connection
+                    connection.execute("COMMIT")
+                except BaseException:
+                    if connection.in_transaction:
+                        connection.execute("ROLLBACK")
+                    raise
+                finally:
+                    _inside.release()
+                self._commits += 1
+        finally:
+            lock.release()
 
-    def _begin(self) -> sqlite3.Connection:
+    def _begin(self, deadline: float) -> sqlite3.Connection:
         """Begin a write transaction; no fork comes between it and its end."""
         _inside.acquire()
         try:
-            connection = self.connection
+            connection = self._opened(deadline)
             connection.execute("BEGIN IMMEDIATE")
         except BaseException:
             _inside.release()
@@ -192,36 +212,54 @@ class SQLiteFile:
 
     def write(self, sql: str, values: tuple[Any, ...]) -> int:
         """Run one statement as its own transaction; return how many rows it changed."""
-        with self.lock, self.translated():
-            changed: int = self._patiently(lambda: self.connection.execute(sql, values).rowcount)
-            self._commits += 1
-            return changed
+        deadline, lock = self._turn()
+        try:
+            with self.translated():
+                changed: int = self._patiently(
+                    lambda: self._opened(deadline).execute(sql, values).rowcount, deadline
+                )
+                self._commits += 1
+                return changed
+        finally:
+            lock.release()
 
     def read(self, sql: str, values: tuple[Any, ...] = ()) -> list[Any]:
         """Run one query and return its rows."""
-        with self.lock, self.translated():
-            rows: list[Any] = self._patiently(lambda: self.connection.execute(sql, values).fetchall())
-            return rows
-
-    def _patiently(self, action: Callable[[], Any]) -> Any:
-        """Try again while another process holds the lock, up to the timeout."""
+        deadline, lock = self._turn()
         try:
-            with _inside:
-                return action()
-        except sqlite3.OperationalError as error:
-            if not _is_busy(error):
-                raise
-        deadline = time.monotonic() + self._timeout
-        longest = _SHORTEST_PAUSE
-        while time.monotonic() < deadline:
-            longest = min(longest * 1.5, _LONGEST_PAUSE)
-            time.sleep(random.uniform(_SHORTEST_PAUSE, longest))
+            with self.translated():
+                rows: list[Any] = self._patiently(
+                    lambda: self._opened(deadline).execute(sql, values).fetchall(), deadline
+                )
+                return rows
+        finally:
+            lock.release()
+
+    def _turn(self) -> tuple[float, Any]:
+        """Keep other threads off this connection; return until when the file is waited for, and the lock.
+
+        Waiting for other threads, which may wait for the file, counts. Raises `StoreBusy`.
+        """
+        deadline, lock = time.monotonic() + self._timeout, self.lock
+        if not lock.acquire(timeout=self._timeout):
+            raise StoreBusy(store=self, seconds=self._timeout)
+        return deadline, lock
+
+    def _patiently(self, action: Callable[[], Any], deadline: float) -> Any:
+        """Try again while another process holds the lock, up to the deadline. Raises `StoreBusy`."""
+        inside, longest = _inside, _SHORTEST_PAUSE
+        while inside.acquire(timeout=max(0.0, deadline - time.monotonic())):
             try:
-                with _inside:
-                    return action()
+                return action()
             except sqlite3.OperationalError as error:
                 if not _is_busy(error):
                     raise
+            finally:
+                inside.release()
+            if time.monotonic() > deadline:
+                break
+            longest = min(longest * 1.5, _LONGEST_PAUSE)
+            time.sleep(random.uniform(_SHORTEST_PAUSE, longest))
         raise StoreBusy(store=self, seconds=self._timeout)
 
     @contextlib.contextmanager

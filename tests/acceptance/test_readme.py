@@ -12,6 +12,7 @@ import contextlib
 import dbm
 import json
 import os
+import pickle
 import re
 import shelve
 import shutil
@@ -232,7 +233,9 @@ def beat_ready(reader: Session) -> bool:
     with tempfile.TemporaryDirectory() as folder:  # a copy, for some kinds of file can be open once
         for path in reader.folder.glob("celerybeat-schedule*"):
             shutil.copy(path, folder)
-        with contextlib.suppress(*dbm.error), shelve.open(f"{folder}/celerybeat-schedule", "r") as schedule:
+        # It may have been copied while beat was writing it.
+        unfinished = (*dbm.error, EOFError, pickle.UnpicklingError)
+        with contextlib.suppress(*unfinished), shelve.open(f"{folder}/celerybeat-schedule", "r") as schedule:
             return "heartbeat" in schedule.get("entries", {})
     return False
 

@@ -167,9 +167,11 @@ def part_fails(stage: Stage) -> None:
 
 @case("a group is saved, and restored by another process")
 def saved_group(stage: Stage) -> None:
-    """Restore a group by its id, from what the result store has of it."""
+    """Restore a group by its id, from what the result store has of it; one that cannot must say so."""
     stage.workers.start()
     outcome, id_ = _call(stage, "saving a group", save_group)
+    stage.facts["saving a group"] = outcome
+    stage.wait_for(stage.ledger.ids("sent"), _WITHIN)
     if outcome == "refused":
         stage.require(not stage.profile.guarantees.chords, f"saving a group was refused: {id_}")
         return
