@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from broker_profiles.brokers.leased import DURABLE, LEASE_VARIABLE, NOTES, leased_settings
 from broker_profiles.profile import Broker, Mode, Setting
 from broker_profiles.settings import Environment
+from broker_profiles.tls import verified
 
 
 def _settings(environment: Environment, mode: Mode) -> Iterator[Setting]:
@@ -14,7 +15,7 @@ def _settings(environment: Environment, mode: Mode) -> Iterator[Setting]:
     yield from leased_settings(
         environment,
         mode,
-        Setting("broker_url", address.url, "where the database is", address.variable),
+        Setting("broker_url", verified(address.url, environment), "where the database is", address.variable),
         "broker_profiles.transports.postgresql:Transport",
     )
 

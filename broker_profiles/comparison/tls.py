@@ -18,17 +18,20 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from broker_profiles.comparison import tls_mysql
+
 _CHUNK = 65_536
 
 #: How long a client may take to say whether it trusts us, in seconds.
 _HANDSHAKE_SECONDS = 20.0
 
-#: Scheme -> the scheme and the option that ask for TLS. libpq verifies only what `sslmode` tells it to.
+#: Scheme -> the scheme and the option that ask for TLS, and say nothing about whom to trust.
 _ASKING = {
     "amqp": ("amqps", ""),
     "redis": ("rediss", ""),
     "mongodb": ("mongodb", "tls=true"),
-    "postgresql": ("postgresql", "sslmode=verify-full&sslrootcert=system"),
+    "postgresql": ("postgresql", "sslmode=require"),
+    "mysql": ("mysql", "ssl=true"),
 }
 
 #: What PostgreSQL's clients say first, in clear, to be answered with one letter: the number of SSLRequest.
@@ -136,9 +139,7 @@ class Front:
         client.settimeout(_HANDSHAKE_SECONDS)
         with contextlib.ExitStack() as closing:
             try:
-                if client.recv(len(_SSL_REQUEST), socket.MSG_PEEK) == _SSL_REQUEST:
-                    client.recv(len(_SSL_REQUEST))
-                    client.sendall(b"S")
+                server = self._begin(client, closing)
                 secured = closing.enter_context(self._context.wrap_socket(client, server_side=True))
                 # Some look at the name in the certificate when the handshake is over. All speak first.
                 words = secured.recv(_CHUNK)
@@ -148,11 +149,25 @@ class Front:
                 self.refused += 1
                 return
             self.accepted += 1
-            server = closing.enter_context(socket.create_connection(self._target, _HANDSHAKE_SECONDS))
+            server = server or self._connect(closing)
+            self._log_in(words, secured, server)
             for side in (secured, server):
                 side.settimeout(None)
-            server.sendall(words)
             _carry(secured, server)
+
+    def _connect(self, closing: contextlib.ExitStack) -> socket.socket:
+        return closing.enter_context(socket.create_connection(self._target, _HANDSHAKE_SECONDS))
+
+    def _begin(self, client: socket.socket, closing: contextlib.ExitStack) -> socket.socket | None:
+        """Say what comes before TLS; return the connection to the server, where that had to be asked."""
+        if client.recv(len(_SSL_REQUEST), socket.MSG_PEEK) == _SSL_REQUEST:
+            client.recv(len(_SSL_REQUEST))
+            client.sendall(b"S")
+        return None
+
+    def _log_in(self, words: bytes, secured: ssl.SSLSocket, server: socket.socket) -> None:
+        """Carry the client's first words, and all that has to be changed on its way."""
+        server.sendall(words)
 
 
 def _carry(secured: ssl.SSLSocket, server: socket.socket) -> None:
@@ -166,15 +181,38 @@ def _carry(secured: ssl.SSLSocket, server: socket.socket) -> None:
             (server if source is secured else secured).sendall(data)
 
 
-def secured_url(url: str, host: str, port: int) -> str | None:
-    """Return the address of a server behind a front at `host:port`, as its clients ask for TLS.
+class MySQLFront(Front):
+    """A front before MySQL or MariaDB, where TLS begins in the middle of the login."""
 
-    None where TLS begins in the middle of the server's own protocol, which a front cannot do.
-    """
+    def _begin(self, client: socket.socket, closing: contextlib.ExitStack) -> socket.socket | None:
+        server = self._connect(closing)
+        client.sendall(tls_mysql.offering_tls(tls_mysql.packet(server)))
+        if not tls_mysql.asks_for_tls(tls_mysql.packet(client)):
+            raise ConnectionError("it speaks in clear")
+        return server
+
+    def _log_in(self, words: bytes, secured: ssl.SSLSocket, server: socket.socket) -> None:
+        server.sendall(tls_mysql.without_tls(tls_mysql.packet(secured, words)))
+        while True:
+            answer = tls_mysql.packet(server)
+            secured.sendall(tls_mysql.renumbered(answer, 1))
+            if tls_mysql.is_last(answer):
+                return
+            if tls_mysql.wants_an_answer(answer):
+                server.sendall(tls_mysql.renumbered(tls_mysql.packet(secured), -1))
+
+
+def front_before(url: str, context: ssl.SSLContext) -> Front:
+    """Return a front of the right kind before the server of an address."""
+    parts = urlsplit(url)
+    kind = MySQLFront if parts.scheme.startswith("mysql") else Front
+    return kind(parts.hostname or "127.0.0.1", parts.port or 0, context)
+
+
+def secured_url(url: str, host: str, port: int) -> str:
+    """Return the address of a server behind a front at `host:port`, as its clients ask for TLS."""
     parts = urlsplit(url)
     name, plus, driver = parts.scheme.partition("+")
-    if name not in _ASKING:
-        return None
     scheme, option = _ASKING[name]
     account, at, _ = parts.netloc.rpartition("@")
     netloc = f"{account}{at}{host}:{port}"

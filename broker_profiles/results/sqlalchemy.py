@@ -5,6 +5,7 @@ from __future__ import annotations
 from broker_profiles.profile import Guarantees, Mode, ResultStore, Setting, SettingsFunction
 from broker_profiles.results.common import BEAT_EXPIRES, retried_operations
 from broker_profiles.settings import Environment, with_driver
+from broker_profiles.tls import verified
 
 GUARANTEES = Guarantees(
     kept=frozenset({"RES-1", "RES-2", "RES-4"}),
@@ -20,7 +21,7 @@ def settings_at(kind: str) -> SettingsFunction:
         return [
             Setting(
                 "result_backend",
-                f"db+{with_driver(address.url)}",
+                f"db+{with_driver(verified(address.url, environment))}",
                 "one row a result",
                 address.variable,
             ),

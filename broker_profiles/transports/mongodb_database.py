@@ -57,6 +57,9 @@ _TOO_LARGE_CODES = frozenset([10334, 17419, 17420])
 #: What pymongo says where it means that a server does not answer.
 _PLAINER = dict.fromkeys(["operation cancelled", "No servers found yet"], "it does not answer")
 
+#: The shortest timeout, in seconds: 0 is none at all.
+_NO_TIME = 0.001
+
 # Clients inherited over a fork: closing one in the child, or letting the garbage collector do so, would
 # say goodbye to the server in the name of the parent.
 _inherited: list[Any] = []
@@ -172,7 +175,9 @@ class Link:
             if self._users or self._client is None:
                 return
             client, self._client, self._collections = self._client, None, None
-        with contextlib.suppress(PyMongoError), pymongo.timeout(self.timeout):
+        # To a server that is gone it would wait to say goodbye.
+        seconds = self.timeout if client.nodes else _NO_TIME
+        with contextlib.suppress(PyMongoError), pymongo.timeout(seconds):
             client.close()
 
     def _open(self) -> Collections:

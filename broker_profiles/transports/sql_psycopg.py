@@ -32,6 +32,7 @@ _DENIED_WORDS = (
     "permission denied",
     "server does not support SSL",
     "certificate verify failed",
+    "does not match host name",
     "root certificate file",
 )
 
@@ -158,6 +159,8 @@ class PostgreSQLDriver(Driver):
             text = f"it did not finish within {self.timeout:g} s"
         if state.startswith(_FULL):
             return StoreFull(store=self, problem=text)
+        if "certificate verify failed" in text:
+            text += "; name the authority in sslrootcert in the address"
         denied = state.startswith(_DENIED) if state else any(word in text for word in _DENIED_WORDS)
         if denied:
             return StoreDenied(store=self, problem=text)

@@ -103,6 +103,8 @@ class MySQLDriver(Driver):
             text = f"it did not finish within {self.timeout:g} s"
         if code in _FULL or "errno: 28" in text:
             return StoreFull(store=self, problem=text)
+        if "CERTIFICATE_VERIFY_FAILED" in text:
+            return StoreDenied(store=self, problem=f"{text}; name the authority in ssl_ca in the address")
         if code in _DENIED:
             return StoreDenied(store=self, problem=text)
         # An InterfaceError without a number is a connection that is closed.

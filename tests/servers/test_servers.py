@@ -10,6 +10,8 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 import server_records as records
+from amqp.exceptions import PreconditionFailed
+from kombu import Connection
 from server_ways import WAYS, Have
 
 from broker_profiles.comparison.servers import FaultRefused, Server, ServerUnavailable, provide
@@ -90,6 +92,27 @@ def test_every_kind_of_key_is_counted_by_its_elements(have: Have) -> None:
         assert server.stored() == 1 + 3 + 4 + 2 + 2 + 1
         client.mset({f"key-{number}": "" for number in range(5000)})
         assert server.stored() == 13 + 5000
+
+
+@pytest.mark.parametrize("way", ["container", "process"])
+def test_rabbitmq_takes_back_what_is_not_acknowledged_in_time(way: str, have: Have) -> None:
+    server = have(way, "rabbitmq")
+    patient = server.acknowledge_within(2.0)
+    assert patient is not None
+    with Connection(server.url) as connection, connection.channel() as channel:
+        channel.queue_declare("impatient", durable=True, auto_delete=False)
+        channel.basic_publish(channel.prepare_message(b"x"), "", "impatient")
+        channel.basic_consume("impatient", callback=lambda message: None)
+        with pytest.raises(PreconditionFailed, match=r"acknowledgement .* timed out"):
+            connection.drain_events(timeout=10)
+            connection.drain_events(timeout=10)
+    patient()
+    said = server.run("rabbitmqctl", "eval", "application:get_env(rabbit, consumer_timeout).")
+    assert said.strip() == "{ok,1800000}"
+
+
+def test_others_take_nothing_back_by_themselves(have: Have) -> None:
+    assert have("process", "redis").acknowledge_within(1.0) is None
 
 
 def test_a_paused_server_can_be_killed(server: Server) -> None:
@@ -221,6 +244,8 @@ class TestUrl:
                 getattr(with_url, fault)()
         with pytest.raises(FaultRefused, match=r"cannot count the records of .*unset REDIS_URL"):
             with_url.stored()
+        with pytest.raises(FaultRefused, match=r"cannot shorten the timeouts of .*unset REDIS_URL"):
+            with_url.acknowledge_within(1.0)
         with_url.close()
         ours.wait_ready(5)
 

@@ -518,6 +518,15 @@ class TestFaults:
         assert bodies(store.reserve("c", ["q"], 5))[:2] == [b"1", b"2"]
         eventually(lambda: store.reserve("c", ["q"], 5) or store.sizes("q").leased == 3)
 
+    def test_a_dead_server_is_left_without_a_long_goodbye(self, store: Store, server: Server) -> None:
+        send(store, b"1")
+        server.kill()
+        with pytest.raises(StoreUnavailable):
+            send(store, b"2")
+        began = time.monotonic()
+        store.close()
+        assert time.monotonic() - began < 1
+
 
 class TestProcesses:
     def test_a_child_has_a_client_of_its_own(self, store: Store) -> None:

@@ -71,6 +71,10 @@ def test_a_result_is_stored_again_where_mongodb_is_away_and_not_where_it_refuses
     assert not backend.exception_safe_to_retry(OperationFailure("no"))
 
 
+def test_a_result_is_in_mongodbs_journal_when_it_is_stored() -> None:
+    assert application("mongodb").backend.options["journal"] is True
+
+
 def test_a_sender_does_not_wait_for_a_database_that_keeps_the_results(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from broker_profiles.comparison.tls import Authority, Front, secured_url
+from broker_profiles.comparison.tls import Authority, Front, MySQLFront, secured_url
+from broker_profiles.comparison.tls_mysql import packet
 from tests.unit.test_link import Echo
 
 HERE = "127.0.0.1"
@@ -88,6 +91,80 @@ def test_a_client_of_postgresql_asks_first(echo: Echo, authority: Authority) -> 
         assert speak(plain, trusting(authority), b"ping") == b"ping"
 
 
+GREETING = b"\x0a8.0.1\0" + b"\x01\0\0\0" + b"challenge"[:8] + b"\0" + b"\xff\xf7" + bytes(20)
+
+
+def packed(number: int, words: bytes) -> bytes:
+    return len(words).to_bytes(3, "little") + bytes([number]) + words
+
+
+class MySQLServer:
+    """Speaks no TLS, asks for another kind of password, and then lets in."""
+
+    def __init__(self) -> None:
+        self.heard: list[bytes] = []
+        self._listener = socket.create_server((HERE, 0))
+        self.port = self._listener.getsockname()[1]
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        client, _ = self._listener.accept()
+        with client, contextlib.suppress(ConnectionError):
+            for words in (
+                packed(0, GREETING),
+                packed(2, b"\xfeother"),
+                packed(4, b"\x01\x03") + packed(5, b"\0OK"),
+            ):
+                client.sendall(words)
+                self.heard.append(packet(client))
+            client.sendall(packed(1, b"\0done"))
+
+    def close(self) -> None:
+        self._listener.close()
+        self._thread.join(10)
+
+
+@pytest.fixture
+def mysql() -> Iterator[MySQLServer]:
+    server = MySQLServer()
+    yield server
+    server.close()
+
+
+def test_a_client_of_mysql_begins_tls_in_the_middle_of_its_login(
+    mysql: MySQLServer, authority: Authority
+) -> None:
+    with MySQLFront(HERE, mysql.port, authority.context(HERE)) as front:
+        plain = socket.create_connection((HERE, front.port), 10)
+        assert packet(plain) == packed(0, GREETING.replace(b"\xff\xf7", b"\xff\xff"))
+        can = b"\x0d\xaa\0\0"  # TLS among them
+        plain.sendall(packed(1, can + bytes(28)))
+        with trusting(authority).wrap_socket(plain, server_hostname=HERE) as secured:
+            secured.sendall(packed(2, can + bytes(28) + b"user\0"))
+            assert packet(secured) == packed(3, b"\xfeother")
+            secured.sendall(packed(4, b"password"))
+            assert (packet(secured), packet(secured)) == (packed(5, b"\x01\x03"), packed(6, b"\0OK"))
+            secured.sendall(packed(0, b"command"))
+            assert packet(secured) == packed(1, b"\0done")
+        assert (front.accepted, front.refused) == (1, 0)
+    can = b"\x0d\xa2\0\0"
+    assert mysql.heard == [
+        packed(1, can + bytes(28) + b"user\0"),
+        packed(3, b"password"),
+        packed(0, b"command"),
+    ]
+
+
+def test_a_client_of_mysql_that_logs_in_in_clear_is_refused(mysql: MySQLServer, authority: Authority) -> None:
+    with MySQLFront(HERE, mysql.port, authority.context(HERE)) as front:
+        with socket.create_connection((HERE, front.port), 10) as plain:
+            packet(plain)
+            plain.sendall(packed(1, b"\x0d\xa2\0\0" + bytes(28) + b"user\0"))
+            until(lambda: front.refused == 1)
+        assert front.accepted == 0
+
+
 @pytest.mark.parametrize(
     ("url", "secured"),
     [
@@ -96,10 +173,10 @@ def test_a_client_of_postgresql_asks_first(echo: Echo, authority: Authority) -> 
         ("mongodb://u:p@h/db?authSource=admin", "mongodb://u:p@127.0.0.1:1/db?authSource=admin&tls=true"),
         (
             "postgresql+psycopg://h/db",
-            "postgresql+psycopg://127.0.0.1:1/db?sslmode=verify-full&sslrootcert=system",
+            "postgresql+psycopg://127.0.0.1:1/db?sslmode=require",
         ),
-        ("mysql://u:p@h/db", None),
+        ("mysql://u:p@h/db", "mysql://u:p@127.0.0.1:1/db?ssl=true"),
     ],
 )
-def test_each_system_is_asked_for_tls_in_its_own_way(url: str, secured: str | None) -> None:
+def test_each_system_is_asked_for_tls_in_its_own_way(url: str, secured: str) -> None:
     assert secured_url(url, HERE, 1) == secured

@@ -37,7 +37,7 @@ _YEARS = 135_000_000
 _HELD = 10.0
 
 #: Some brokers have one place for the delayed tasks of everybody.
-_STAYS = "what waits for an hour would stay there"
+_STAYS = "what waits for years would stay there"
 
 #: What the facts call them.
 _WAITED = "delayed tasks that waited"

@@ -14,14 +14,15 @@ from celery import Celery
 from broker_profiles.comparison.scenario import case
 from broker_profiles.comparison.scenarios.sec_1_tls import addresses
 from broker_profiles.comparison.stage import Stage
+from broker_profiles.comparison.workers import Worker
 
 GUARANTEE = "SEC-1"
 
 #: How long a client with a wrong password may take, in seconds, with all its attempts.
 _REFUSAL = 60.0
 
-#: How long a worker with a wrong password is watched, in seconds.
-_WATCHED = 4.0
+#: How long a worker with a wrong password is watched once it was refused, in seconds.
+_WATCHED = 2.0
 
 #: A part of a password that needs every kind of quoting, to be found however it is written.
 _MARK = "wr0ng"
@@ -105,9 +106,16 @@ def password_hidden(stage: Stage) -> None:
     report = stage.command("report")
     worker = stage.workers.start(ready=False)
     stage.require(report.wait(30) is not None, "`celery report` does not end")
+    stage.wait(lambda: _is_refused(worker), _REFUSAL, "the worker says that it is refused, or ends")
     stage.pause(_WATCHED)
     stage.require(_MARK not in report.output(), "`celery report` shows the password")
     stage.require(_MARK not in worker.output(), "the log of a worker shows the password")
+
+
+def _is_refused(worker: Worker) -> bool:
+    """Return whether a worker has ended, or has had something to complain of."""
+    said = worker.output()
+    return not worker.alive or "ERROR" in said or "CRITICAL" in said
 
 
 def _with_password(url: str) -> str:

@@ -6,14 +6,13 @@ import contextlib
 import ssl
 import uuid
 from collections.abc import Iterator
-from urllib.parse import urlsplit
 
 from celery import Celery
 
 from broker_profiles.comparison.client import ClientError, ClientHung
 from broker_profiles.comparison.scenario import PromiseBroken, TooLate, case
 from broker_profiles.comparison.stage import Stage
-from broker_profiles.comparison.tls import Authority, Front, secured_url
+from broker_profiles.comparison.tls import Authority, Front, front_before, secured_url
 from broker_profiles.comparison.workers import WorkerEnded
 
 GUARANTEE = "SEC-1"
@@ -51,9 +50,13 @@ def results_of_unknown_authority(stage: Stage) -> None:
     """Put TLS before the result store alone, and ask it for a result."""
     context = Authority(stage.folder, "stranger").context(_HERE)
     with _fronts(stage, context, only="RESULT_") as fronts:
-        with contextlib.suppress(ClientError, ClientHung):
+        said = "it does not ask"
+        try:
             stage.client.call(state_of, str(uuid.uuid4()), within=10.0)
+        except (ClientError, ClientHung) as error:
+            said = str(error)
         _require_none_accepted(fronts, "a client")
+        _needs_a_connection(stage, fronts, said)
 
 
 @case("with a certificate that is right, tasks and results travel over TLS")
@@ -81,6 +84,7 @@ def _require_refused(stage: Stage, context: ssl.SSLContext) -> None:
         (answer,) = stage.client.send("note", within=_REFUSAL)
         _require_none_accepted(fronts, "a client")
         stage.require(answer.error is not None, "delay() returned, though the broker was not reached")
+        _needs_a_connection(stage, fronts, str(answer.error))
         tried = sum(front.refused for front in fronts)
         worker = stage.workers.start(ready=False)
         stage.wait_for_value(
@@ -98,6 +102,12 @@ def _require_none_accepted(fronts: list[Front], who: str) -> None:
         raise PromiseBroken(f"{who} speaks to a server whose certificate does not verify")
 
 
+def _needs_a_connection(stage: Stage, fronts: list[Front], said: str) -> None:
+    """End the case where nobody was there to be refused. Raises `NotApplicable`."""
+    if not any(front.refused for front in fronts):
+        stage.not_applicable(f"a client does not connect to an address with TLS: {said}")
+
+
 @contextlib.contextmanager
 def _fronts(stage: Stage, context: ssl.SSLContext, *, only: str | None = None) -> Iterator[list[Front]]:
     """Put TLS before the servers: all, or those whose variable has no prefix, or `RESULT_`."""
@@ -107,12 +117,8 @@ def _fronts(stage: Stage, context: ssl.SSLContext, *, only: str | None = None) -
             if only is not None and name.startswith("RESULT_") != bool(only):
                 continue
             url = stage.environ[name]
-            front = closing.enter_context(Front(_HERE, urlsplit(url).port or 0, context))
-            secured = secured_url(url, _HERE, front.port)
-            if secured is None:
-                stage.not_applicable("TLS begins inside this server's own protocol, which no front can end")
-            else:
-                stage.configure(**{name: secured})
+            front = closing.enter_context(front_before(url, context))
+            stage.configure(**{name: secured_url(url, _HERE, front.port)})
             fronts.append(front)
         if not fronts:
             stage.not_applicable("there is no network to such a server")

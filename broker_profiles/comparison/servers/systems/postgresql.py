@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, LiteralString
 
-from ..base import Server, ServerUnavailable
+from ..base import POLL_SECONDS, Server, ServerUnavailable
 from ..description import Account, Native, Site, System, Tables, without_driver
 
 if TYPE_CHECKING:
     from psycopg import Connection
 
 _USUAL, _SMALL = "pg_default", "small"  # tablespaces
+
+_RELOAD_SECONDS = 10.0
 
 
 class PostgreSQLProcess(Native):
@@ -155,6 +158,24 @@ def _set_read_only(url: str, value: str) -> None:
     with psycopg.connect(without_driver(url), autocommit=True, options=own) as connection:
         connection.execute(f"ALTER SYSTEM SET default_transaction_read_only = {value}")
         connection.execute("SELECT pg_reload_conf()")
+    # Who connects after the reload sees it, and the others have been told by then.
+    deadline = time.monotonic() + _RELOAD_SECONDS
+    while _read_only(url) != value:
+        if time.monotonic() > deadline:
+            raise ServerUnavailable(
+                f"PostgreSQL is not read only: {value}, {_RELOAD_SECONDS:g} s after a reload"
+            )
+        time.sleep(POLL_SECONDS)
+
+
+def _read_only(url: str) -> str:
+    """Return what a new connection finds: `on` or `off`."""
+    import psycopg
+
+    with psycopg.connect(without_driver(url), autocommit=True) as connection:
+        row = connection.execute("SHOW default_transaction_read_only").fetchone()
+    assert row is not None
+    return str(row[0])
 
 
 SYSTEM = PostgreSQL()

@@ -11,6 +11,10 @@ from ..description import Account, Native, Site, System
 # Two schedulers that sleep rather than spin: a test server shares its machine.
 ERLANG_ARGUMENTS = "+S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none"
 
+# Returns when an alarm is on, and nobody's messages are taken any more.
+_LOOK = "case rabbit_alarm:get_alarms() of [] -> timer:sleep(50), Look(); _ -> ok end"
+_UNTIL_ALARM = f"(fun Look() -> {_LOOK} end)()."
+
 # How long a delivery may wait for its acknowledgement, and how often that is looked at, in milliseconds.
 _USUAL = {"consumer_timeout": 1_800_000, "channel_tick_interval": 60_000}
 
@@ -118,6 +122,7 @@ class RabbitMQ(System):
         """An alarm: it uses more memory than it may, and takes nothing from anybody."""
         limit = ("rabbitmqctl", "set_vm_memory_high_watermark")
         server.run(*limit, "absolute", "1MB")
+        server.run("rabbitmqctl", "--timeout", "20", "eval", _UNTIL_ALARM)
 
         def give_back() -> None:
             server.run(*limit, "0.6")
