@@ -136,7 +136,8 @@ BROKER = Broker(
     modules=("amqp",),
     redelivery_timeout="broker_heartbeat",
     notes={
-        Mode.DURABLE: "quorum queues, publisher confirms, native delayed delivery",
+        Mode.DURABLE: "quorum queues, publisher confirms, native delayed delivery; before RabbitMQ 3.12 the "
+        "server needs a consumer_timeout above the longest task",
         Mode.FAST: "classic queues, no confirms, acknowledged on receipt",
     },
     system="rabbitmq",

@@ -84,6 +84,11 @@ class Service(ABC):
     def link(self) -> Link:
         """The network before it. Raises `NotApplicable` where there is none."""
 
+    @property
+    def imitation(self) -> bool:
+        """Whether it only speaks the protocol of the system that it stands for."""
+        return False
+
     def cut(self) -> None:
         """Refuse and reset connections, as if nothing listened."""
         link = self.link
@@ -118,6 +123,11 @@ class NetworkService(Service):
         self._link = link
         self._full: Callable[[], None] | None = None
         self._impatient: Callable[[], None] | None = None
+
+    @property
+    def imitation(self) -> bool:
+        """Whether it only speaks the protocol of the system that it stands for."""
+        return self._server.imitation
 
     @property
     def link(self) -> Link:

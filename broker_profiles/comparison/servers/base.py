@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Literal, NoReturn
 from urllib.parse import urlsplit
 
-from .description import System, redact
+from .description import IMITATION, System, redact
 
 State = Literal["running", "paused", "stopped", "closed"]
 
@@ -78,6 +78,11 @@ class Server:
     def stored(self) -> int:
         """Return how many records it holds of everything: rows, elements, documents, messages."""
         self._refuse("count the records of")
+
+    @property
+    def imitation(self) -> bool:
+        """Whether it only speaks the protocol of the system that it stands for."""
+        return self.version.endswith(IMITATION)
 
     @property
     def disk_full(self) -> bool:

@@ -86,6 +86,10 @@ class Native(ABC):
         """The server in the foreground: one process, no daemon."""
 
 
+#: How the version ends of what speaks the protocol of a system and is not that system.
+IMITATION = ", an imitation"
+
+
 class Tables(ABC):
     """How the tables of a server in a container come to a small disk, which can be filled."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ..base import Server
-from ..description import Account, System
+from ..description import IMITATION, Account, System
 
 _ITS_OWN = ("admin", "config", "local")
 
@@ -36,7 +36,10 @@ class MongoDB(System):
         try:
             # buildInfo is answered before a login; a ping through the database logs in first.
             client.admin.command("ping")
-            return str(client.admin.command("buildInfo")["version"])
+            built = client.admin.command("buildInfo")
+            # What MongoDB itself is built from has a name.
+            imitated = set(str(built.get("gitVersion", ""))) <= {"0"}
+            return str(built["version"]) + (IMITATION if imitated else "")
         finally:
             client.close()
 
