@@ -5,8 +5,9 @@ Only values live here; nothing in this module reads the environment or talks to 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -68,9 +69,11 @@ class Guarantees:
     priority_levels: int = 1
     #: Whether the result store can count the parts of a chord.
     chords: bool = True
+    #: Kept promise -> the first version of the server with which it is, and why not with an earlier one.
+    since: Mapping[str, tuple[tuple[int, ...], str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        unknown = (self.kept | set(self.not_offered)) - set(CONTRACT)
+        unknown = (self.kept | set(self.not_offered) | set(self.since)) - set(CONTRACT)
         if unknown:
             raise ValueError(f"not in the contract: {sorted(unknown)}")
         both = self.kept & set(self.not_offered)
@@ -81,6 +84,12 @@ class Guarantees:
         """Return whether the promise with this id is declared. Raises `KeyError` for an unknown id."""
         CONTRACT[guarantee]
         return guarantee in self.kept
+
+    def on(self, version: str) -> Guarantees:
+        """Return what is kept with a server of this version, such as `3.10.8`; all where none is known."""
+        number = tuple(int(part) for part in re.findall(r"\d+", version.split(" ")[0])[:3])
+        missing = {id_: why for id_, (first, why) in self.since.items() if number and number < first}
+        return replace(self, kept=self.kept - missing.keys(), not_offered={**self.not_offered, **missing})
 
     def reason(self, guarantee: str) -> str:
         """Return why a promise is not offered, or an empty string where it is."""
@@ -184,6 +193,7 @@ class Profile:
             not_offered={id_: text for id_, text in reasons.items() if id_ not in kept},
             priority_levels=broker.priority_levels,
             chords=results.chords,
+            since=broker.since,
         )
 
     def settings(self, environment: Environment) -> list[Setting]:

@@ -16,6 +16,10 @@ from broker_profiles.profile import Broker, Guarantees, Mode, Setting
 from broker_profiles.settings import Environment
 
 _CLASSIC = "fast: classic queues set nothing aside"
+_NO_PATIENCE = (
+    "before RabbitMQ 3.12 a queue cannot ask for patience: a task longer than the server's consumer_timeout "
+    "(30 minutes unless set) runs again"
+)
 _TWO_BEATS = "two beats each send every tick; run one"
 
 _ALWAYS = frozenset("DEL-7 ETA-3 ORD-2 CTL-1 CTL-2 SEC-1 CFG-1".split())
@@ -116,6 +120,7 @@ BROKER = Broker(
                 "BEAT-1": _TWO_BEATS,
             },
             priority_levels=2,
+            since={"DEL-4": ((3, 12), _NO_PATIENCE)},
         ),
         Mode.FAST: Guarantees(
             kept=_ALWAYS | {"ORD-1", "DEL-4"},
@@ -131,6 +136,7 @@ BROKER = Broker(
                 "BEAT-1": _TWO_BEATS,
             },
             priority_levels=10,
+            since={"DEL-4": ((3, 12), _NO_PATIENCE)},
         ),
     },
     modules=("amqp",),

@@ -114,6 +114,17 @@ def test_a_guarantee_cannot_be_both_kept_and_refused() -> None:
         Guarantees(kept=frozenset({"DEL-99"}))
 
 
+@pytest.mark.parametrize(
+    ("version", "kept"),
+    [("3.10.8", False), ("3.11", False), ("3.12.0", True), ("4.0.5", True), ("4.1.0-rc.1", True), ("", True)],
+)
+def test_a_promise_may_need_a_version_of_the_server(version: str, kept: bool) -> None:
+    guarantees = Guarantees(kept=frozenset({"DEL-4"}), since={"DEL-4": ((3, 12), "it cannot before")})
+    found = guarantees.on(version)
+    assert found.holds("DEL-4") is kept
+    assert found.reason("DEL-4") == ("" if kept else "it cannot before")
+
+
 def test_rabbitmq_is_always_py_amqp() -> None:
     environment = Environment({"RABBITMQ_URL": "amqp://u:p@a//;amqp://u:p@b//"})
     values = {s.name: s.value for s in load("rabbitmq").settings(environment)}

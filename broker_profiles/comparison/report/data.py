@@ -22,7 +22,7 @@ from broker_profiles.comparison.report import environment
 from broker_profiles.comparison.run import Attempt, Run
 from broker_profiles.comparison.scenario import Case, all_cases
 from broker_profiles.errors import ConfigurationError, redact
-from broker_profiles.profile import CONTRACT, Setting
+from broker_profiles.profile import CONTRACT, Guarantees, Setting
 
 Document = dict[str, Any]
 
@@ -117,7 +117,7 @@ def load(path: Path) -> Document:
 
 
 def _column(run: Run, column: Column) -> dict[str, Any]:
-    profile, guarantees = column.profile, column.profile.guarantees
+    profile, guarantees = column.profile, _guarantees(run, column)
     return {
         "name": column.name,
         "profile": profile.name,
@@ -130,6 +130,13 @@ def _column(run: Run, column: Column) -> dict[str, Any]:
         "priority_levels": guarantees.priority_levels,
         "unavailable": run.unavailable.get(column.name),
     }
+
+
+def _guarantees(run: Run, column: Column) -> Guarantees:
+    """Return what the profile promises with the server that the column had."""
+    found = run.servers.get(column.name, [])
+    versions = [server["version"] for server in found if server["system"] == column.profile.broker.system]
+    return column.profile.guarantees.on(versions[0] if versions else "")
 
 
 def _setting(setting: Setting) -> dict[str, str]:
@@ -147,7 +154,7 @@ def _cell(run: Run, column: Column, promise: str) -> dict[str, Any]:
     tried = {found.case.id: found for found in run.attempts if found.column == column.name}
     done = [tried[case.id] for case in cases if case.id in tried]
     not_run = [case for case in cases if case.id not in tried]
-    declared = column.profile.guarantees.holds(promise)
+    declared = _guarantees(run, column).holds(promise)
     said = standing([found.outcome for found in done], declared=declared, baseline=column.baseline)
     if not_run and said in _KEPT:
         said = Standing.NOT_TRIED
