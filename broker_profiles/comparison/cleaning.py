@@ -21,7 +21,7 @@ from typing import Any
 from celery import Celery
 from celery.signals import before_task_publish
 
-from broker_profiles.comparison.ledger import VARIABLE, Ledger, NewLines, append, own_file
+from broker_profiles.comparison.ledger import VARIABLE, Ledger, NewLines, OwnFile
 from broker_profiles.comparison.variables import KEYS_VARIABLE, TRACES_VARIABLE
 from broker_profiles.errors import redact
 from broker_profiles.transports import leased
@@ -36,27 +36,16 @@ _BATCH = 500
 _COUNTED = (".j", ".t", ".s")
 
 
-class _Traces:
-    """One process's file of what it sends, in a ledger's folder; a forked child has a file of its own."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._process = 0
-        self._file = -1
-
-    def write(self, headers: Mapping[str, Any], properties: Mapping[str, Any], **_: Any) -> None:
-        """Write down what may stay of a task that is about to be sent."""
-        if headers.get("ignore_result"):
-            return
-        if self._process != os.getpid():
-            self._file, self._process = own_file(self._folder, _SUFFIX), os.getpid()
-        names = [headers["id"], headers.get("group"), properties.get("reply_to")]
-        append(self._file, json.dumps(names).encode() + b"\n")
-
-
 def keep_traces(folder: Path) -> None:
     """Write down, for the rest of this process's life, the names of what its tasks may leave on a server."""
-    before_task_publish.connect(_Traces(folder).write, weak=False)
+    file = OwnFile(folder, _SUFFIX)
+
+    def write(headers: Mapping[str, Any], properties: Mapping[str, Any], **_: Any) -> None:
+        if not headers.get("ignore_result"):
+            names = [headers["id"], headers.get("group"), properties.get("reply_to")]
+            file.append(json.dumps(names).encode() + b"\n")
+
+    before_task_publish.connect(write, weak=False)
 
 
 def remove_all(app: Celery) -> list[str]:

@@ -69,16 +69,33 @@ def parse(line: bytes) -> Event | None:
         return None
 
 
-def own_file(folder: Path, suffix: str) -> int:
-    """Return the descriptor of a new file that this process alone appends to. Raises `OSError`."""
-    path = folder / f"{os.getpid()}-{secrets.token_hex(4)}{suffix}"
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+class OwnFile:
+    """A file in a folder that one process alone appends to; a forked child has one of its own.
 
+    It is made by the first line, and by the first after `close`.
+    """
 
-def append(file: int, line: bytes) -> None:
-    """Append a line in one write. Raises `OSError`, also where there was room for a part of it only."""
-    if os.write(file, line) < len(line):
-        raise OSError(errno.ENOSPC, "no room for a line of the ledger")
+    def __init__(self, folder: Path, suffix: str) -> None:
+        self._folder = folder
+        self._suffix = suffix
+        self._process = 0
+        self._file = -1
+
+    def append(self, line: bytes) -> None:
+        """Append a line in one write. Raises `OSError`, also where there was room for a part of it only."""
+        process = os.getpid()
+        if process != self._process:
+            path = self._folder / f"{process}-{secrets.token_hex(4)}{self._suffix}"
+            self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+            self._process = process
+        if os.write(self._file, line) < len(line):
+            raise OSError(errno.ENOSPC, "no room for a line of the ledger")
+
+    def close(self) -> None:
+        """Close it, in the process that has opened it."""
+        if self._process == os.getpid():
+            os.close(self._file)
+        self._process = 0
 
 
 class NewLines:
@@ -110,8 +127,8 @@ class Recorder:
     def __init__(self, target: str) -> None:
         self._target = target
         self._lock = threading.Lock()
+        self._file = None if target.startswith("tcp://") else OwnFile(Path(target), _SUFFIX)
         self._process = 0
-        self._file = -1
         self._socket: socket.socket | None = None
         # Another thread may hold the lock when a child is made, and is not there to give it back.
         os.register_at_fork(after_in_child=self._new_lock)
@@ -124,31 +141,27 @@ class Recorder:
         event = Event(kind, id_, time.monotonic(), os.getpid(), text, again)
         line = event.line()
         with self._lock:
-            if self._process != event.process:
-                self._open(event.process)
-            if self._socket is not None:
-                self._socket.sendall(line)
+            if self._file is not None:
+                self._file.append(line)
             else:
-                append(self._file, line)
+                self._connected(event.process).sendall(line)
         return event
 
     def close(self) -> None:
         """Close the file or the connection; the next event opens another."""
         with self._lock:
-            if self._file >= 0:
-                os.close(self._file)
+            if self._file is not None:
+                self._file.close()
             if self._socket is not None:
                 self._socket.close()
-            self._process, self._file, self._socket = 0, -1, None
+            self._process, self._socket = 0, None
 
-    def _open(self, process: int) -> None:
-        self._process = process
-        if self._target.startswith("tcp://"):
+    def _connected(self, process: int) -> socket.socket:
+        if self._socket is None or self._process != process:
             where = urlsplit(self._target)
             address = (where.hostname or "127.0.0.1", where.port or 0)
-            self._socket = socket.create_connection(address, _CONNECT_SECONDS)
-            return
-        self._file = own_file(Path(self._target), _SUFFIX)
+            self._socket, self._process = socket.create_connection(address, _CONNECT_SECONDS), process
+        return self._socket
 
 
 class Ledger:

@@ -6,14 +6,13 @@ seconds of the system's monotonic clock.
 
 from __future__ import annotations
 
-import os
 import secrets
 import time
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from broker_profiles.comparison.account import account
-from broker_profiles.comparison.ledger import Event, NewLines, append, own_file
+from broker_profiles.comparison.ledger import Event, NewLines, OwnFile
 
 _SUFFIX = ".marks"
 
@@ -24,17 +23,11 @@ class Marker:
     """One process's file of marks, in a ledger's folder; a forked child has a file of its own."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._process = 0
-        self._file = -1
+        self._file = OwnFile(folder, _SUFFIX)
 
     def mark(self, id_: str, started: float) -> None:
         """Write down that a task which started at this time has finished. Raises `OSError`."""
-        process = os.getpid()
-        if process != self._process:
-            self._file = own_file(self._folder, _SUFFIX)
-            self._process = process
-        append(self._file, b"%b %.6f\n" % (id_.encode(), started))
+        self._file.append(b"%b %.6f\n" % (id_.encode(), started))
 
 
 class Marks:
