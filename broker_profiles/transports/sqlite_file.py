@@ -21,6 +21,7 @@ from typing import Any
 from broker_profiles.errors import (
     NotOurStore,
     StoreBusy,
+    StoreError,
     StoreFull,
     StoreReadOnly,
     StoreUnavailable,
@@ -182,22 +183,18 @@ class SQLiteFile:
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """Run a block as one write transaction: all of it is committed, or nothing."""
-        deadline, lock = self._turn()
-        try:
-            with self.translated():
-                connection = self._patiently(lambda: self._begin(deadline), deadline)
-                try:
-                    yield connection
-                    connection.execute("COMMIT")
-                except BaseException:
-                    if connection.in_transaction:
-                        connection.execute("ROLLBACK")
-                    raise
-                finally:
-                    _inside.release()
-                self._commits += 1
-        finally:
-            lock.release()
+        with self._turn() as deadline:
+            connection = self._patiently(lambda: self._begin(deadline), deadline)
+            try:
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+            finally:
+                _inside.release()
+            self._commits += 1
 
     def _begin(self, deadline: float) -> sqlite3.Connection:
         """Begin a write transaction; no fork comes between it and its end."""
@@ -212,38 +209,38 @@ class SQLiteFile:
 
     def write(self, sql: str, values: tuple[Any, ...]) -> int:
         """Run one statement as its own transaction; return how many rows it changed."""
-        deadline, lock = self._turn()
-        try:
-            with self.translated():
-                changed: int = self._patiently(
-                    lambda: self._opened(deadline).execute(sql, values).rowcount, deadline
-                )
-                self._commits += 1
-                return changed
-        finally:
-            lock.release()
+        with self._turn() as deadline:
+            changed: int = self._patiently(
+                lambda: self._opened(deadline).execute(sql, values).rowcount, deadline
+            )
+            self._commits += 1
+            return changed
 
     def read(self, sql: str, values: tuple[Any, ...] = ()) -> list[Any]:
         """Run one query and return its rows."""
-        deadline, lock = self._turn()
-        try:
-            with self.translated():
-                rows: list[Any] = self._patiently(
-                    lambda: self._opened(deadline).execute(sql, values).fetchall(), deadline
-                )
-                return rows
-        finally:
-            lock.release()
+        with self._turn() as deadline:
+            rows: list[Any] = self._patiently(
+                lambda: self._opened(deadline).execute(sql, values).fetchall(), deadline
+            )
+            return rows
 
-    def _turn(self) -> tuple[float, Any]:
-        """Keep other threads off this connection; return until when the file is waited for, and the lock.
+    @contextlib.contextmanager
+    def _turn(self) -> Iterator[float]:
+        """Keep other threads off this connection for the block, which gets the time until when to wait.
 
-        Waiting for other threads, which may wait for the file, counts. Raises `StoreBusy`.
+        Waiting for other threads, which may wait for the file, counts. Raises `StoreBusy`, and what SQLite
+        raises inside the block as one of our errors: a second block for that would cost a microsecond each.
         """
+        # A forked child has another lock; this one is given back as it was taken.
         deadline, lock = time.monotonic() + self._timeout, self.lock
         if not lock.acquire(timeout=self._timeout):
             raise StoreBusy(store=self, seconds=self._timeout)
-        return deadline, lock
+        try:
+            yield deadline
+        except sqlite3.Error as error:
+            raise self._ours(error) from error
+        finally:
+            lock.release()
 
     def _patiently(self, action: Callable[[], Any], deadline: float) -> Any:
         """Try again while another process holds the lock, up to the deadline. Raises `StoreBusy`."""
@@ -268,16 +265,19 @@ class SQLiteFile:
         try:
             yield
         except sqlite3.Error as error:
-            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-            if code == sqlite3.SQLITE_FULL:
-                raise StoreFull(store=self, problem=error) from error
-            if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM):
-                raise StoreReadOnly(store=self, problem=error) from error
-            if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
-                raise NotOurStore(store=self, problem=error) from error
-            if _is_busy(error):
-                raise StoreBusy(store=self, seconds=self._timeout) from error
-            raise StoreUnavailable(store=self, problem=error) from error
+            raise self._ours(error) from error
+
+    def _ours(self, error: sqlite3.Error) -> StoreError:
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code == sqlite3.SQLITE_FULL:
+            return StoreFull(store=self, problem=error)
+        if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM):
+            return StoreReadOnly(store=self, problem=error)
+        if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+            return NotOurStore(store=self, problem=error)
+        if _is_busy(error):
+            return StoreBusy(store=self, seconds=self._timeout)
+        return StoreUnavailable(store=self, problem=error)
 
 
 def _is_busy(error: sqlite3.Error) -> bool:
