@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from kombu.exceptions import DecodeError
 from kombu.message import Message as KombuMessage
 from kombu.transport import virtual
 from kombu.transport.base import to_rabbitmq_queue_arguments
@@ -17,6 +16,7 @@ from kombu.transport.base import to_rabbitmq_queue_arguments
 from broker_profiles.errors import BrokerProfilesError
 from broker_profiles.transports import envelope, publishing, routing, validity
 from broker_profiles.transports.readahead import ReadAhead
+from broker_profiles.transports.reading import Readable
 from broker_profiles.transports.store import REJECTED, UNREADABLE, Delivery, Receipt, Sizes
 
 if TYPE_CHECKING:
@@ -39,20 +39,8 @@ class Consumer(NamedTuple):
     callback: Callable[[Any], None]
 
 
-class Message(KombuMessage):  # type: ignore[misc]
+class Message(Readable, KombuMessage):  # type: ignore[misc]
     """A delivered message; one that cannot be decoded is set aside when it is acknowledged."""
-
-    def decode(self) -> Any:
-        """Return the decoded body."""
-        try:
-            body = super().decode()
-            problem = validity.problem_with_call(body) if "task" in self.headers else ""
-            if problem:
-                raise DecodeError(problem)
-            return body
-        except Exception as error:
-            self.channel.note_unreadable(self.delivery_tag, error)
-            raise
 
 
 class Channel(virtual.Channel):  # type: ignore[misc]

@@ -17,10 +17,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from kombu.exceptions import DecodeError
 from kombu.transport import pyamqp
 
 from broker_profiles.transports import rabbitmq_dead, validity
+from broker_profiles.transports.reading import Readable
 from broker_profiles.transports.store import REJECTED, UNREADABLE
 
 logger = logging.getLogger(__name__)
@@ -31,28 +31,14 @@ _CONFIRMED = 1.0
 _ERRORS_OF_THE_BROKER = (*pyamqp.Transport.connection_errors, *pyamqp.Transport.channel_errors)
 
 
-class Message(pyamqp.Message):  # type: ignore[misc]
+class Message(Readable, pyamqp.Message):  # type: ignore[misc]
     """A delivered message; one that cannot be decoded is set aside when it is acknowledged."""
-
-    channel: Any
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if self.errors:
             # Its consumer hears of it, and acknowledges it as it does any that it cannot decode.
             self.channel.note_unreadable(self.delivery_tag, self.errors[0][1])
-
-    def decode(self) -> Any:
-        """Return the decoded body."""
-        try:
-            body = super().decode()
-            problem = validity.problem_with_call(body) if "task" in self.headers else ""
-            if problem:
-                raise DecodeError(problem)
-            return body
-        except Exception as error:
-            self.channel.note_unreadable(self.delivery_tag, error)
-            raise
 
 
 @dataclass(slots=True)
