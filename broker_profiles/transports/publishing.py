@@ -59,7 +59,7 @@ class PublishBatch:
         self._max_size = max_size
         self._waiting: list[tuple[float, Outgoing]] = []
         self._bytes = 0
-        self._failed: Exception | None = None
+        self._failed: BaseException | None = None
 
     def publish(self, message: dict[str, Any], exchange: str, routing_key: str, **_: Any) -> None:
         """Route a message and keep it until the batch is sent. Raises `Unroutable`."""
@@ -83,8 +83,10 @@ class PublishBatch:
             return
         try:
             self.channel.connection.store.publish(messages)
-        except StoreError as error:
+        except BaseException as error:
             self._failed = error
+            if not isinstance(error, StoreError):
+                raise
             problem = f"{len(messages):,} messages of a batch may be stored or not: {error}"
             raise BatchPublishError(problem) from error
 

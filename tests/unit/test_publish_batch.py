@@ -116,6 +116,22 @@ def test_a_batch_that_failed_says_so_and_takes_no_more(
     assert received(connection) == []
 
 
+def test_a_batch_that_was_broken_off_while_it_was_stored_takes_no_more(
+    connection: kombu.Connection, producer: kombu.Producer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken_off(messages: Any) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(BatchPublishError, match="takes no more"), producer.batch() as batch:
+        producer.publish(1, routing_key=QUEUE)
+        with monkeypatch.context() as patched:
+            patched.setattr(connection.transport.store, "publish", broken_off)
+            with pytest.raises(KeyboardInterrupt):
+                batch.flush()
+        producer.publish(2, routing_key=QUEUE)
+    assert received(connection) == []
+
+
 def test_a_message_without_a_queue_is_refused_when_it_is_sent(
     connection: kombu.Connection, producer: kombu.Producer
 ) -> None:
