@@ -56,6 +56,12 @@ class Mode(StrEnum):
     STOCK = "stock"
 
 
+def version_number(version: str) -> tuple[int, ...]:
+    """Return the numbers of a version, `(4, 1, 0)` for `4.1.0-rc.1`; none where it begins with no number."""
+    found = re.match(r"\d+(?:\.\d+)*", version)
+    return tuple(map(int, found[0].split("."))) if found else ()
+
+
 @dataclass(frozen=True, slots=True)
 class Guarantees:
     """The promises one side of a profile keeps, and for each other one why it is not offered.
@@ -87,7 +93,7 @@ class Guarantees:
 
     def on(self, version: str) -> Guarantees:
         """Return what is kept with a server of this version, such as `3.10.8`; all where none is known."""
-        number = tuple(int(part) for part in re.findall(r"\d+", version.split(" ")[0])[:3])
+        number = version_number(version)
         missing = {id_: why for id_, (first, why) in self.since.items() if number and number < first}
         return replace(self, kept=self.kept - missing.keys(), not_offered={**self.not_offered, **missing})
 

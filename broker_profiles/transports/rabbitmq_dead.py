@@ -17,6 +17,7 @@ from amqp.basic_message import Message
 from amqp.exceptions import NotFound
 from kombu import Connection
 
+from broker_profiles.profile import version_number
 from broker_profiles.transports import envelope
 from broker_profiles.transports.store import DeadLetter
 
@@ -36,7 +37,7 @@ _ROUTING = ("CC", "BCC")
 
 #: Since RabbitMQ 4 a quorum queue drops a message after 20 deliveries unless told otherwise, and each look
 #: at a dead letter is a delivery. Earlier versions have no limit, and refuse this value.
-_UNLIMITED_SINCE = 4
+_UNLIMITED_SINCE = (4,)
 _UNLIMITED = -1
 
 #: Seconds within which RabbitMQ has put back what was looked at.
@@ -72,8 +73,7 @@ def with_dead_letters(queue: str, arguments: Mapping[str, Any], delivery_limit: 
 
 def dead_letter_arguments(server_version: str) -> dict[str, Any]:
     """Return the arguments of a queue of dead letters: it keeps them, however often they are looked at."""
-    major = server_version.partition(".")[0]
-    unlimited = major.isdigit() and int(major) >= _UNLIMITED_SINCE
+    unlimited = version_number(server_version) >= _UNLIMITED_SINCE
     return {"x-queue-type": "quorum", **({"x-delivery-limit": _UNLIMITED} if unlimited else {})}
 
 

@@ -7,9 +7,10 @@ RabbitMQ 3.10 and 3.11 know the timeout of the whole server alone, and have to b
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
+
+from broker_profiles.profile import version_number
 
 #: A year, in milliseconds.
 _PATIENT = {"x-consumer-timeout": 365 * 86_400_000}
@@ -25,8 +26,9 @@ _FOR_NO_TASKS = ("x-expires", "x-message-ttl")
 def with_patience(arguments: Mapping[str, Any], server_version: str) -> dict[str, Any]:
     """Return the arguments of a queue with time for the longest task; of another queue as they are."""
     kind = arguments.get("x-queue-type", "classic")
-    version = tuple(map(int, re.findall(r"\d+", server_version)[:2]))
-    refused = kind == "stream" or (kind == "classic" and version >= _CLASSIC_WITHOUT_TIMEOUT)
+    refused = kind == "stream" or (
+        kind == "classic" and version_number(server_version) >= _CLASSIC_WITHOUT_TIMEOUT
+    )
     if refused or any(name in arguments for name in _FOR_NO_TASKS):
         return dict(arguments)
     return {**_PATIENT, **arguments}

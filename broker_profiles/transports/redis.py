@@ -19,6 +19,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
 from broker_profiles.errors import StoreError
+from broker_profiles.profile import version_number
 from broker_profiles.transports import leased
 from broker_profiles.transports.redis_scripts import Argument, Link
 from broker_profiles.transports.store import DeadLetter, Delivery, Outgoing, Receipt, Sizes, Store
@@ -65,7 +66,7 @@ class RedisStore(Store):
         """Connect to `redis://`, `rediss://` (certificates are verified) or `unix://`."""
         store = cls(url, options)
         version = store.version()
-        if tuple(int(part) for part in version.split(".")[:2]) < _OLDEST:
+        if version_number(version) < _OLDEST:
             oldest = ".".join(map(str, _OLDEST))
             store.close()
             raise StoreError(store=str(store._link), problem=f"it is version {version}; {oldest} is needed")
