@@ -13,7 +13,7 @@ from broker_profiles.comparison.link import Link
 from broker_profiles.comparison.servers import Server, ServerUnavailable, choose, description, provide
 from broker_profiles.comparison.variables import base_environment, with_keys
 from broker_profiles.errors import UnsupportedCombination
-from broker_profiles.profile import Broker, Mode, Profile, ResultStore, Setting
+from broker_profiles.profile import Broker, Guarantees, Mode, Profile, ResultStore, Setting
 from broker_profiles.registry import require_drivers, resolve
 from broker_profiles.settings import Environment, address_variable
 
@@ -136,6 +136,11 @@ class Host:
     def owned(self) -> bool:
         """Whether every server was started here."""
         return all(server.owned for server in self.servers.values())
+
+    @property
+    def guarantees(self) -> Guarantees:
+        """What the profile promises with the broker that it has; with any, where that is not started."""
+        return self.column.profile.guarantees.on(self.broker.version if self.broker is not None else "")
 
     def keys(self, prefix: str) -> str:
         """Return what every key of a baseline begins with in a Redis that is not ours, else an empty string.

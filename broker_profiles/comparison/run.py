@@ -22,7 +22,7 @@ from broker_profiles.comparison.scenario import Case, NotApplicable, Outcome, Pr
 from broker_profiles.comparison.servers import FaultRefused, ServerUnavailable
 from broker_profiles.comparison.stage import Stage
 from broker_profiles.errors import redact
-from broker_profiles.profile import Setting
+from broker_profiles.profile import Guarantees, Setting
 
 logger = logging.getLogger(__name__)
 
@@ -145,6 +145,8 @@ class Run:
         #: Column -> what its servers say they are; or why they could not be had.
         self.servers: dict[str, list[dict[str, str]]] = {}
         self.unavailable: dict[str, str] = {}
+        #: Column -> what its profile promises with the servers that it had.
+        self.guarantees: dict[str, Guarantees] = {}
         #: Column -> the Celery settings of its processes, with the addresses they used.
         self.settings: dict[str, list[Setting]] = {}
         self._jobs = jobs
@@ -200,6 +202,7 @@ class Run:
                     host.start()
                     self.servers[column.name] = host.describe()
                     self.settings[column.name] = host.settings()
+                    self.guarantees[column.name] = host.guarantees
                 self._began(column, case)
                 found = attempt(
                     host, case, folder / str(number), alone=alone, cancelled=self._stopping.is_set
@@ -227,9 +230,10 @@ class Run:
         before = len(self.attempts)
         try:
             self._cases_of(column, folder, [found.case for found in late], alone=True)
-        except Exception as error:  # what was late stays late, and the other columns go on
-            if not isinstance(error, Cancelled):
-                logger.warning("%s could not be tried again: %s", column.name, redact(_where(error)))
+        except Cancelled:
+            pass  # what was late stays late
+        except Exception as error:  # it does so here too, and the other columns go on
+            logger.warning("%s could not be tried again: %s", column.name, redact(_where(error)))
         second = {found.case.id: found for found in self.attempts[before:]}
         for first in late:
             if first.case.id in second:

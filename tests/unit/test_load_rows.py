@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from broker_profiles.comparison.column import Host, parse
-from broker_profiles.comparison.load.plan import turns
+from broker_profiles.comparison.load.plan import level, turns
 from broker_profiles.comparison.load.probe import OTHERS, PATIENCE, SLOWER, Probe, Prober
 from broker_profiles.comparison.load.rows import MEASURES, Place, Row, Sample, ranking, row_of
 from broker_profiles.comparison.marks import Marker, Marks, ceiling, verdict
+from broker_profiles.configuration import load
 
 CLEAN = {"sent": 10, "lost": 0, "duplicated": 0}
 
@@ -193,3 +194,17 @@ def test_no_column_is_always_the_first() -> None:
     assert turns(hosts, 1) == [hosts[1], hosts[2], hosts[0]]
     assert {id(turns(hosts, number)[0]) for number in range(3)} == set(map(id, hosts))
     assert turns([], 1) == []
+
+
+@pytest.mark.parametrize(
+    ("profile", "version", "expected"),
+    [
+        ("redis", "", "durable"),
+        ("rabbitmq", "4.0.5", "durable without ORD-1"),
+        ("rabbitmq", "3.10.8", "durable without DEL-4, ORD-1"),
+        ("stock-redis", "", "stock"),
+    ],
+)
+def test_a_level_is_what_a_profile_goes_without(profile: str, version: str, expected: str) -> None:
+    found = load(profile)
+    assert level(found.mode, found.guarantees.on(version)) == expected

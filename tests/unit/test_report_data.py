@@ -89,6 +89,23 @@ def test_promises_that_were_not_to_be_tried_have_no_cells() -> None:
     assert document["selection"]["cases"] == 2
 
 
+def test_what_is_promised_is_what_the_server_that_was_had_can_keep() -> None:
+    made, name = run(), "rabbitmq@rabbitmq:3-management"
+    (column,) = [column for column in made.columns if column.name == name]
+    for version, standing in [("3.10.8", "not offered"), ("3.12.0", "broken promise")]:
+        made.guarantees[name] = column.profile.guarantees.on(version)
+        made.attempts = [
+            replace(found, outcome=Outcome.BROKEN)
+            if (found.column, found.case.guarantee) == (name, "DEL-4")
+            else found
+            for found in made.attempts
+        ]
+        document = document_of(made)
+        assert cell_of(document, name, "DEL-4")["standing"] == standing
+        (shown,) = [one for one in document["columns"] if one["name"] == name]
+        assert ("DEL-4" in shown["not_offered"]) is (standing == "not offered")
+
+
 def test_a_promise_does_not_hold_by_half_of_its_cases() -> None:
     made = run()
     made.attempts = [

@@ -17,7 +17,7 @@ from broker_profiles.comparison.load.probe import Prober
 from broker_profiles.comparison.load.rows import Place, Row, Sample, row_of
 from broker_profiles.comparison.marks import ceiling
 from broker_profiles.errors import redact
-from broker_profiles.profile import CONTRACT, Mode, Profile
+from broker_profiles.profile import CONTRACT, Guarantees, Mode
 
 Say = Callable[[str], None]
 
@@ -90,13 +90,13 @@ def measure_columns(
     return run.rows()
 
 
-def level(profile: Profile) -> str:
-    """Return the guarantees a profile works under: its mode, and which promises about tasks it lacks."""
-    if profile.mode is Mode.STOCK:
-        return str(profile.mode)
+def level(mode: Mode, guarantees: Guarantees) -> str:
+    """Return what rows must share to be ranked: the mode, and which promises about tasks it goes without."""
+    if mode is Mode.STOCK:
+        return str(mode)
     about_tasks = [id_ for id_ in CONTRACT if id_.startswith(("DEL-", "ETA-", "ORD-"))]
-    missing = [id_ for id_ in about_tasks if not profile.guarantees.holds(id_)]
-    return " without ".join(filter(None, [str(profile.mode), ", ".join(missing)]))
+    missing = [id_ for id_ in about_tasks if not guarantees.holds(id_)]
+    return " without ".join(filter(None, [str(mode), ", ".join(missing)]))
 
 
 def turns(columns: Sequence[Host], number: int) -> list[Host]:
@@ -181,7 +181,9 @@ class _Run:
 
     def _note(self, host: Host, measured: Measured) -> None:
         column = host.column
-        place = Place(column.name, level(column.profile), measured.measure, measured.parameter)
+        place = Place(
+            column.name, level(column.profile.mode, host.guarantees), measured.measure, measured.parameter
+        )
         self._samples.setdefault(place, []).append(measured.sample)
 
     def _done(self, host: Host, which: Callable[[Place], bool]) -> None:

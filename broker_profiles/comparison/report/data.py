@@ -133,10 +133,7 @@ def _column(run: Run, column: Column) -> dict[str, Any]:
 
 
 def _guarantees(run: Run, column: Column) -> Guarantees:
-    """Return what the profile promises with the server that the column had."""
-    found = run.servers.get(column.name, [])
-    versions = [server["version"] for server in found if server["system"] == column.profile.broker.system]
-    return column.profile.guarantees.on(versions[0] if versions else "")
+    return run.guarantees.get(column.name, column.profile.guarantees)
 
 
 def _setting(setting: Setting) -> dict[str, str]:
