@@ -21,7 +21,6 @@ from typing import Any, NamedTuple, Self
 
 from bson import ObjectId
 from pymongo import ReturnDocument
-from pymongo.errors import BulkWriteError
 
 from broker_profiles.errors import StoreError
 from broker_profiles.transports import leased
@@ -37,7 +36,8 @@ from broker_profiles.transports.mongodb_database import (
     Document,
     Link,
 )
-from broker_profiles.transports.mongodb_queues import MongoDBQueues, milliseconds, some_ids, upserted
+from broker_profiles.transports.mongodb_leases import GIVEN_BACK, UNCOUNTED, MongoDBLeases, unpack
+from broker_profiles.transports.mongodb_queues import milliseconds, some_ids
 from broker_profiles.transports.store import DELIVERIES_EXHAUSTED, Delivery, Outgoing, Receipt
 
 #: How often `wait` looks, in seconds: at first, and after it has waited in vain for a while.
@@ -48,11 +48,6 @@ _DETAIL = 8000
 
 #: What a look reads of a message: all but its body.
 _LOOKED_AT = ("queue", "priority", "seq", "deliveries", "expires")
-
-_DUPLICATE_KEY = 11000
-
-_GIVEN_BACK: Document = {"$set": {"state": READY}, "$unset": {"lease": "", "claim": ""}}
-_UNCOUNTED: Document = {**_GIVEN_BACK, "$inc": {"deliveries": -1}}
 
 
 class _Seen(NamedTuple):
@@ -66,16 +61,14 @@ class _Seen(NamedTuple):
     lease: Document | None
 
 
-class MongoDBStore(MongoDBQueues):
+class MongoDBStore(MongoDBLeases):
     """A `Store` in a MongoDB database; see the interface for what each method promises."""
 
     system = "mongodb"
 
     def __init__(self, link: Link, lease_seconds: float, delivery_limit: int) -> None:
-        super().__init__(link)
-        self._lease = int(lease_seconds * 1000)
+        super().__init__(link, lease_seconds)
         self._delivery_limit = delivery_limit
-        self._timeout = round(link.timeout * 1000)
         #: Claims of which we do not know what they took: the lease, and when they cannot come any more.
         self._unanswered: dict[str, tuple[ObjectId, float]] = {}
 
@@ -120,7 +113,7 @@ class MongoDBStore(MongoDBQueues):
             # By then this call has ended, here and at the server.
             due = now + 2 * self._timeout
             parcel = db.parcels.insert_one({"due": due, "messages": documents}).inserted_id
-            _unpack(db, {"_id": parcel, "messages": documents})
+            unpack(db, {"_id": parcel, "messages": documents})
 
     def _documents(self, db: Collections, messages: Sequence[Outgoing]) -> tuple[list[Document], int]:
         """Return the messages as they are stored, and the time."""
@@ -260,7 +253,7 @@ class MongoDBStore(MongoDBQueues):
         for claim, (lease, ends) in list(self._unanswered.items()):
             if claim != current:
                 query = {"lease": lease, "state": LEASED, "claim": claim}
-                given_back += db.messages.update_many(query, _UNCOUNTED).modified_count
+                given_back += db.messages.update_many(query, UNCOUNTED).modified_count
                 if ends < now:
                     del self._unanswered[claim]
         return given_back
@@ -277,7 +270,7 @@ class MongoDBStore(MongoDBQueues):
         """Make the messages ready again; their numbers, and so their places, stay."""
         if receipts:
             with self._link.use() as db:
-                db.messages.update_many(_held(receipts), _GIVEN_BACK if counted else _UNCOUNTED)
+                db.messages.update_many(_held(receipts), GIVEN_BACK if counted else UNCOUNTED)
 
     def set_aside(self, receipts: Sequence[Receipt], reason: str, detail: str = "") -> None:
         """Make dead letters of the messages where they are."""
@@ -286,61 +279,6 @@ class MongoDBStore(MongoDBQueues):
         if receipts:
             with self._link.use() as db:
                 db.messages.update_many(_held(receipts), _buried(reason, {"$literal": detail}))
-
-    # -- leases -----------------------------------------------------------------------------------
-
-    def renew(self, consumer: str, queues: Sequence[str]) -> bool:
-        """Extend the lease first, then end what has run out, each part in its own time.
-
-        Where no consumer has renewed for half a lease, the server was down rather than all the workers
-        at once; every lease then gets half a lease more. One that nobody has ended yet goes on.
-        """
-        with self._link.use() as db:
-            leases = list(db.leases.aggregate([{"$addFields": {"now": NOW}}]))
-            silent = all(lease["now"] - lease["renewed"] > self._lease / 2 for lease in leases)
-            if leases and silent:
-                more = {"renewed": NOW, "until": {"$add": [NOW, self._lease // 2]}}
-                db.leases.update_many({"ended": False}, [{"$set": more}])
-            own = self._extended(db, consumer)
-            used = {"_id": {"$in": list(queues)}, "expires": {"$gt": 0}}
-            db.numbers.update_many(used, {"$currentDate": {"used_at": True}})
-        if any(lease["ended"] or lease["until"] <= lease["now"] for lease in leases):
-            self._end_leases()
-        self._drop_unused()
-        with self._link.use() as db:
-            expired = {"expires": {"$lte": own["renewed"]}, "state": {"$in": [READY, DELAYED]}}
-            if ids := some_ids(db.messages, expired):
-                db.messages.delete_many({**expired, "_id": {"$in": ids}})
-            for parcel in db.parcels.find({"due": {"$lte": own["renewed"]}}):
-                _unpack(db, parcel)
-        return bool(own["times"] > 1)
-
-    def _extended(self, db: Collections, consumer: str) -> Document:
-        """Extend the lease of a consumer, or begin one; return it."""
-        times = {"$add": [{"$ifNull": ["$times", 0]}, 1]}
-        fields = {"renewed": NOW, "until": {"$add": [NOW, self._lease]}, "times": times}
-        return upserted(db.leases, {"consumer": consumer, "ended": False}, [{"$set": fields}])
-
-    def _end_leases(self) -> None:
-        """Mark the leases that have run out, give back what they hold, and only then forget them.
-
-        They are kept for a while, for a claim that began before the end may come after it.
-        """
-        with self._link.use() as db:
-            run_out = {"ended": False, "$expr": {"$lte": ["$until", NOW]}}
-            db.leases.update_many(run_out, {"$set": {"ended": True}})
-            for lease in db.leases.aggregate([{"$match": {"ended": True}}, {"$addFields": {"now": NOW}}]):
-                db.messages.update_many({"lease": lease["_id"], "state": LEASED}, _GIVEN_BACK)
-                if lease["until"] + 2 * self._timeout < lease["now"]:
-                    db.leases.delete_one({"_id": lease["_id"]})
-
-    def forget(self, consumer: str) -> None:
-        """End the lease now and give back what the consumer holds, uncounted."""
-        with self._link.use() as db:
-            query, ended = {"consumer": consumer, "ended": False}, {"ended": True, "until": NOW}
-            lease = db.leases.find_one_and_update(query, [{"$set": ended}])
-            if lease is not None:
-                db.messages.update_many({"lease": lease["_id"], "state": LEASED}, _UNCOUNTED)
 
     def wait(self, queues: Sequence[str], timeout: float) -> bool:
         """Look, less and less often while nothing happens."""
@@ -378,16 +316,6 @@ def _promote(db: Collections, now: int) -> None:
     due = {"state": DELAYED, "due": {"$lte": now}}
     ids = some_ids(db.messages, due)
     db.messages.update_many({**due, "_id": {"$in": ids}}, {"$set": {"state": READY}, "$unset": {"due": ""}})
-
-
-def _unpack(db: Collections, parcel: Document) -> None:
-    """Insert the messages of a parcel that are not there yet, then remove it."""
-    try:
-        db.messages.insert_many(parcel["messages"], ordered=False)
-    except BulkWriteError as error:
-        if any(each.get("code") != _DUPLICATE_KEY for each in (error.details or {})["writeErrors"]):
-            raise
-    db.parcels.delete_one({"_id": parcel["_id"]})
 
 
 class Transport(leased.Transport):
