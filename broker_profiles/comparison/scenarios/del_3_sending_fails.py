@@ -39,7 +39,7 @@ _WAYS: dict[str, dict[str, Any]] = {
 }
 
 
-@case("the broker refuses connections")
+@case("the broker refuses connections", quick=True)
 def refused(stage: Stage) -> None:
     """Close its port: to a client with a connection, and to one without."""
     clients = _with_and_without_connections(stage)
@@ -118,7 +118,7 @@ def killed_right_after(stage: Stage) -> None:
     _sends_and_runs(stage)
 
 
-@case("the queue is deleted behind the client's back")
+@case("the queue is deleted behind the client's back", quick=True)
 def queue_deleted(stage: Stage) -> None:
     """Delete it: the next call fails, or makes the queue again, and never loses the task in silence."""
     stage.client.send("note")
