@@ -138,12 +138,8 @@ class MySQL(System):
     def stored(self, server: Server) -> int:
         """The rows of all tables of its database."""
         with _connect(server.url) as connection, connection.cursor() as cursor:
-            cursor.execute(
-                "SELECT table_name FROM information_schema.tables"
-                " WHERE table_schema = DATABASE() AND table_type = 'BASE TABLE'"
-            )
             rows = 0
-            for (table,) in cursor.fetchall():
+            for table in _tables(cursor):
                 cursor.execute(f"SELECT count(*) FROM `{table}`")
                 rows += sum(count for (count,) in cursor.fetchall())
         return rows

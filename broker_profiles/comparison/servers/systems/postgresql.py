@@ -11,7 +11,7 @@ from ..base import POLL_SECONDS, Server, ServerUnavailable
 from ..description import Account, Native, Site, System, Tables, without_driver
 
 if TYPE_CHECKING:
-    from psycopg import Connection
+    from psycopg import Connection, Cursor
 
 _USUAL, _SMALL = "pg_default", "small"  # tablespaces
 
@@ -81,15 +81,15 @@ class PostgreSQLTables(Tables):
             raise ServerUnavailable(server.redact(f"its tables cannot be moved: {error}")) from None
 
 
-def _each_table(connection: Connection[Any], command: LiteralString) -> None:
+def _each_table(connection: Connection[Any], command: LiteralString) -> list[Cursor[Any]]:
+    """Execute a command with the name of each table of the database; return the results."""
     from psycopg.sql import SQL, Identifier
 
     tables = connection.execute(
         "SELECT schemaname, tablename FROM pg_tables"
         " WHERE schemaname NOT IN ('pg_catalog', 'information_schema')"
     )
-    for table in tables.fetchall():
-        connection.execute(SQL(command).format(Identifier(*table)))
+    return [connection.execute(SQL(command).format(Identifier(*table))) for table in tables.fetchall()]
 
 
 def _move_all(connection: Connection[Any], source: str, target: str) -> None:
@@ -138,17 +138,10 @@ class PostgreSQL(System):
     def stored(self, server: Server) -> int:
         """The rows of all tables of its database."""
         import psycopg
-        from psycopg.sql import SQL, Identifier
 
         with psycopg.connect(without_driver(server.url), autocommit=True) as connection:
-            tables = connection.execute(
-                "SELECT schemaname, tablename FROM pg_tables"
-                " WHERE schemaname NOT IN ('pg_catalog', 'information_schema')"
-            ).fetchall()
-            count = SQL("SELECT count(*) FROM {}")
-            return sum(
-                rows for table in tables for (rows,) in connection.execute(count.format(Identifier(*table)))
-            )
+            counts = _each_table(connection, "SELECT count(*) FROM {}")
+            return sum(rows for count in counts for (rows,) in count)
 
 
 def _set_read_only(url: str, value: str) -> None:
