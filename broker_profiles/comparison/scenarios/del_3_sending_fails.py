@@ -22,10 +22,6 @@ GUARANTEE = "DEL-3"
 #: The bound of the promise, in seconds, and how long a call is watched before it is said to hang.
 BOUND, PATIENCE = 10.0, 15.0
 
-#: How old a queue is when its broker is killed, in seconds: a quorum queue of one node that is killed
-#: within about a second of its declaration can come back without a leader.
-_AGE = 5.0
-
 #: How long all that was sent may take to run at the end, in seconds.
 _DRAINED = 30.0
 
@@ -74,7 +70,6 @@ def dies_while_delay_waits(stage: Stage) -> None:
     """Freeze it so that a call waits, then kill it."""
     _ = stage.server.link  # a file dies with the client alone
     stage.client.sent("note", 1)
-    stage.pause(_AGE)
     with stage.client.sending("note", every=0.1) as answers:
         stage.pause(0.5)
         stage.server.freeze()
@@ -91,7 +86,6 @@ def dies_while_delay_waits(stage: Stage) -> None:
 def full(stage: Stage) -> None:
     """Leave it no room: it has to say so. What it takes all the same has to survive its death."""
     stage.client.sent("note", 1)
-    stage.pause(_AGE)
     stage.server.fill()
     # Of a kind that no database makes small enough for a gap that it has left.
     answers = stage.client.send("note", 2, 0.0, secrets.token_hex(100_000), within=2 * PATIENCE)
@@ -108,7 +102,6 @@ def full(stage: Stage) -> None:
 def killed_right_after(stage: Stage) -> None:
     """Kill it while many are on their way: whatever `delay()` has returned for has to be there afterwards."""
     stage.client.sent("note", 1)
-    stage.pause(_AGE)
     with contextlib.suppress(NotApplicable):
         stage.server.slow_down(delay=0.05)  # a longer way, with more on it at any moment
     with stage.client.sending("note", every=0.01):

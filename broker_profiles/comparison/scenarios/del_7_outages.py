@@ -23,10 +23,6 @@ _PATIENCE = 15.0
 #: Seconds between two tasks that are sent where a call proves nothing.
 _EVERY = 1.0
 
-#: How long a queue is used before its broker is stopped, in seconds; see DEL-2.
-_AGE = 5.0
-
-
 #: What a narrow network carries, in bytes a second.
 _NARROW = 20_000
 
@@ -35,7 +31,6 @@ _NARROW = 20_000
 def away_for_10_seconds(stage: Stage) -> None:
     """Stop it in order and start it again."""
     worker = _working(stage)
-    stage.pause(_AGE)
     stage.server.stop()
     stage.pause(10)
     stage.server.start()

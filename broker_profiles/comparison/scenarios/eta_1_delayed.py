@@ -102,8 +102,6 @@ def restarts(stage: Stage) -> None:
     doomed = stage.workers.start()
     stage.wait_for(stage.client.sent("note", 2), 20)
     due = _delayed(stage, "countdown", 7, 12, 17, 17, 22) | _delayed(stage, "UTC", 19)
-    # RabbitMQ takes a moment to write down that a new queue exists; this case is not about new queues.
-    stage.pause(2)
     _not_held(stage, doomed, due)
     stage.fault("worker SIGKILL")
     doomed.kill()
