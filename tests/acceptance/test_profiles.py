@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 from celery import chord
-from celery.contrib.testing.worker import start_worker
 
 from broker_profiles import load
 from tests.acceptance.load import Sent, send
 from tests.acceptance.running import client, read_elsewhere, runs, worker
 from tests.acceptance.tasks import tasks_of
 from tests.conftest import ServerOf
+from tests.embedded_worker import worker_thread
 
 #: System -> the variables that name its server, for messages and for results.
 _VARIABLES = {
@@ -133,7 +133,7 @@ def test_three_hundred_tasks_in_memory(pool: str, tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("ACCEPTANCE_LEDGER", str(tmp_path / "ledger"))
     with (
         client({"BROKER_PROFILE": "memory"}) as app,
-        start_worker(app, pool=pool, concurrency=2, perform_ping_check=False),
+        worker_thread(app, pool=pool, concurrency=2),
     ):
         sent = send(app, chords=True)
         found = read_here(sent)

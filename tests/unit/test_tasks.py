@@ -11,13 +11,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from celery.contrib.testing.worker import start_worker
 from celery.exceptions import DuplicateTaskNameWarning
 from kombu import pools
 from rich.console import Console
 
 from broker_profiles import load
 from broker_profiles.demo.counting import count_plainly
+from tests.embedded_worker import worker_thread
 from tests.unit.test_cli import ROOT
 
 SOURCE = """\
@@ -46,7 +46,7 @@ def package() -> Iterator[SimpleNamespace]:
 
             app.finalize()
             app.loader.import_default_modules()
-        with start_worker(app, pool="threads", concurrency=2, perform_ping_check=False, shutdown_timeout=30):
+        with worker_thread(app, pool="threads", concurrency=2, shutdown_timeout=30):
             yield SimpleNamespace(
                 app=app, arithmetic=arithmetic, flaky=flaky, periodic=periodic, progress=progress, text=text
             )
