@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# Most tests wait for servers most of the time: more processes than a small machine has processors.
+PYTEST := $(BIN)/python -m pytest --numprocesses 4 --dist loadfile
 READY := $(VENV)/.ready
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
@@ -22,13 +24,13 @@ demo: $(READY) ## Watch real work run through Celery, with no server (BROKER_PRO
 	@$(BIN)/broker-profiles demo
 
 test: $(READY) ## Run the tests on real servers (containers, or native processes)
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-quick: $(READY) ## Run the quick part: units, stores, and one round on each kind of server
-	$(BIN)/python -m pytest -m "not slow" -k "not mongodb" tests/unit tests/stores tests/acceptance/test_profiles.py
+	$(PYTEST) -m "not slow" -k "not mongodb" tests/unit tests/stores tests/acceptance/test_profiles.py
 
 test-all: $(READY) ## Run every test, the slow ones too
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 lint: $(READY) ## Check format, style and types
 	$(BIN)/ruff format --check .

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -12,15 +13,21 @@ from broker_profiles.comparison.servers import Server, ServerPool, ServerUnavail
 #: Variables of the caller that would change what a test sees.
 _OURS = ("BROKER_PROFILE", "CELERY_", "BROKER_URL", "RESULT_")
 
+#: The size of the caller's terminal; readline sets it for the processes that pytest-xdist starts.
+_TERMINAL = ("COLUMNS", "LINES")
+
 ServerOf = Callable[[str], Server]
 
 _pools: list[ServerPool] = []
+
+# The assertions of their helpers explain themselves as those of test modules do.
+pytest.register_assert_rewrite("tests.acceptance", "tests.unit")
 
 
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
-        if name.startswith(_OURS) and not name.startswith("BROKER_PROFILES_"):
+        if name in _TERMINAL or (name.startswith(_OURS) and not name.startswith("BROKER_PROFILES_")):
             monkeypatch.delenv(name)
 
 
@@ -50,8 +57,18 @@ def server(server_pool: ServerPool) -> ServerOf:
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
     """Note the servers before the session's end closes them."""
     if nextitem is None and _pools:
-        item.config.stash[_report] = _pools[0].report()
+        lines = _pools[0].report()
+        item.config.stash[_report] = lines
+        if hasattr(item.config, "workeroutput"):  # one process of pytest-xdist's
+            item.config.workeroutput["servers"] = lines
     yield
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Gather the servers that a process of pytest-xdist's had."""
+    lines = getattr(node, "workeroutput", {}).get("servers", [])
+    node.config.stash[_report] = sorted({*node.config.stash.get(_report, []), *lines})
 
 
 _report = pytest.StashKey[list[str]]()

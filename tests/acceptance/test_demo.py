@@ -10,7 +10,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -19,8 +18,8 @@ import psutil
 import pytest
 
 from broker_profiles.demo.counting import count_plainly
-from tests.acceptance.running import until
 from tests.conftest import ServerOf
+from tests.waiting import until
 
 COMMAND = [str(Path(sys.executable).with_name("broker-profiles")), "demo"]
 
@@ -74,12 +73,10 @@ def demo(environ: dict[str, str], *options: str, cwd: Path | None = None, **vari
     )
 
 
-def test_it_counts_the_standard_library_in_under_20_seconds(environ: dict[str, str], tmp_path: Path) -> None:
-    began = time.monotonic()
+def test_it_counts_the_standard_library(environ: dict[str, str], tmp_path: Path) -> None:
     process = demo(environ, "--json", cwd=tmp_path)
     stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 0, stderr
-    assert time.monotonic() - began < 20
 
     found = json.loads(stdout)
     assert (found["profile"], found["workers"]) == ("embedded", 2)
