@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 
 from tests.acceptance.app import app
+from tests.waiting import poll
 
 
 def main() -> None:
-    deadline = time.monotonic() + float(sys.argv[1])
     waiting = list(json.load(sys.stdin))
     found: dict[str, list[object]] = {}
-    while waiting and time.monotonic() < deadline:
+
+    def all_found() -> bool:
         for task_id in list(waiting):
             result = app.AsyncResult(task_id)
             if result.ready():
                 value = result.result
                 found[task_id] = [result.state, str(value) if isinstance(value, Exception) else value]
                 waiting.remove(task_id)
-        time.sleep(0.05)
+        return not waiting
+
+    poll(all_found, float(sys.argv[1]), every=0.05)
     json.dump(found, sys.stdout)
 
 

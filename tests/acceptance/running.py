@@ -8,9 +8,8 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,22 +18,12 @@ from celery import Celery
 from kombu import pools
 
 from broker_profiles import configure
+from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]
 
 #: How many workers there were, for names that no two of them share.
 _count = 0
-
-
-def until(condition: Callable[[], Any], seconds: float, what: str) -> Any:
-    """Return the first true value of a condition; fail the test when there is none in time."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        value = condition()
-        if value:
-            return value
-        time.sleep(0.02)
-    pytest.fail(f"{what}: not within {seconds} s")
 
 
 @contextlib.contextmanager

@@ -21,9 +21,10 @@ from typing import Any, Self
 import pytest
 
 from config.celeryconfig import beat_schedule
-from tests.acceptance.running import ROOT, client, until
+from tests.acceptance.running import ROOT, client
 from tests.acceptance.test_profiles import environment
 from tests.conftest import ServerOf
+from tests.waiting import until
 
 PROFILES = [
     "embedded",

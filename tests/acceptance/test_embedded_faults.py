@@ -6,14 +6,16 @@ import os
 import signal
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from broker_profiles.transports.sqlite import SQLiteStore
 from broker_profiles.transports.store import Sizes
-from tests.acceptance.running import Worker, client, runs, until, worker
+from tests.acceptance.running import Worker, client, runs, worker
 from tests.acceptance.tasks import tasks_of
+from tests.waiting import poll, until
 
 TASKS = 10_000
 LAST = 1_000
@@ -47,9 +49,30 @@ def held_tasks(environ: dict[str, str]) -> int:
     return sizes(environ).leased
 
 
-def kill_a_child(running: Worker) -> None:
-    for pid in running.children()[:1]:
-        os.kill(pid, signal.SIGKILL)
+class Mortal:
+    """A worker that is killed now and then, and one of its children every second; each has a successor."""
+
+    def __init__(self, environ: dict[str, str], log: Path) -> None:
+        self._start = partial(Worker, environ, log, "--concurrency=2")
+        self.running = self._start()
+        self.killed = 0
+        self._next_kill = time.monotonic() + 1
+        self._next_death = time.monotonic() + 2.5
+
+    def look_after(self) -> None:
+        """Do what it is time for."""
+        if self.running.process.poll() is not None:
+            # Celery gives up where a child dies while the pool starts; a supervisor starts anew.
+            self.running = self._start()
+        if time.monotonic() >= self._next_kill:
+            for pid in self.running.children()[:1]:
+                os.kill(pid, signal.SIGKILL)
+            self._next_kill = time.monotonic() + 1
+        if self.killed < WORKER_KILLS and time.monotonic() >= self._next_death:
+            self.running.kill()
+            self.killed += 1
+            self.running = self._start()
+            self._next_death = time.monotonic() + 3
 
 
 def test_nothing_is_lost_though_processes_are_killed(
@@ -60,32 +83,21 @@ def test_nothing_is_lost_though_processes_are_killed(
         noop = tasks_of(app)["noop"]
         # The rest is sent after the last kill, so that every kill finds work to interrupt.
         sent = {noop.delay().id for _ in range(TASKS - LAST)}
-        running = Worker(environ, log, "--concurrency=2")
+        mortal = Mortal(environ, log)
+
+        def all_ran() -> bool:
+            if mortal.killed == WORKER_KILLS and len(sent) < TASKS:
+                sent.update(noop.delay().id for _ in range(LAST))
+            mortal.look_after()
+            return len(sent) == TASKS and set(runs(ledger)) == sent
+
         try:
-            killed = 0
-            deadline = time.monotonic() + 200
-            next_kill = time.monotonic() + 1
-            next_death = time.monotonic() + 2.5
-            while (set(runs(ledger)) != sent or len(sent) < TASKS) and time.monotonic() < deadline:
-                time.sleep(0.1)
-                if killed == WORKER_KILLS and len(sent) < TASKS:
-                    sent |= {noop.delay().id for _ in range(LAST)}
-                if running.process.poll() is not None:
-                    # Celery gives up where a child dies while the pool starts; a supervisor starts anew.
-                    running = Worker(environ, log, "--concurrency=2")
-                if time.monotonic() >= next_kill:
-                    kill_a_child(running)
-                    next_kill = time.monotonic() + 1
-                if killed < WORKER_KILLS and time.monotonic() >= next_death:
-                    running.kill()
-                    killed += 1
-                    running = Worker(environ, log, "--concurrency=2")
-                    next_death = time.monotonic() + 3
+            poll(all_ran, 200, every=0.1)
             assert set(runs(ledger)) == sent, f"lost: {len(sent - set(runs(ledger)))}"
-            assert killed == WORKER_KILLS
+            assert mortal.killed == WORKER_KILLS
             until(lambda: sizes(environ) == Sizes(), 30, "every message is acknowledged")
         finally:
-            running.kill()
+            mortal.running.kill()
     # What ran twice was in flight when something was killed: a few dozen a kill, not thousands.
     repeated = sum(count - 1 for count in runs(ledger).values())
     assert repeated < TASKS / 10

@@ -13,8 +13,9 @@ from celery import Celery, chord
 
 from broker_profiles.transports.sqlite import SQLiteStore
 from broker_profiles.transports.store import REJECTED, UNREADABLE, Outgoing, Store
-from tests.acceptance.running import client, runs, until, worker
+from tests.acceptance.running import client, runs, worker
 from tests.acceptance.tasks import tasks_of
+from tests.waiting import until
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,11 @@ import pytest
 from kombu.exceptions import OperationalError
 
 from broker_profiles.errors import StoreError
-from tests.acceptance.running import client, runs, until, worker
+from tests.acceptance.running import client, runs, worker
 from tests.acceptance.tasks import tasks_of
 from tests.acceptance.test_profiles import environment
 from tests.conftest import ServerOf
+from tests.waiting import until
 
 PROFILES = ["redis+none", "postgresql+none", "mysql+none", "rabbitmq+none"]
 

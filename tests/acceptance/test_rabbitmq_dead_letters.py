@@ -12,43 +12,9 @@ import pytest
 from kombu import Connection
 
 from broker_profiles.errors import QueueDiffers, Unroutable
-from broker_profiles.transports.rabbitmq_dead import DeadLetters, dead_letter_queue
-from tests.acceptance.running import until
+from broker_profiles.transports.rabbitmq_dead import dead_letter_queue
+from tests.acceptance.dead_letters import connect, dead, declare, letters, send
 from tests.conftest import ServerOf
-
-LIMIT = 3
-
-
-def connect(url: str) -> Connection:
-    options = {"confirm_publish": True, "delivery_limit": LIMIT}
-    transport = "broker_profiles.transports.rabbitmq:Transport"
-    return Connection(url, transport=transport, transport_options=options)
-
-
-@pytest.fixture
-def connection(server: ServerOf) -> Iterator[Connection]:
-    with connect(server("rabbitmq").url) as connected:
-        yield connected
-
-
-@pytest.fixture
-def queue(connection: Connection) -> Iterator[str]:
-    name = f"dead-{uuid.uuid4().hex[:8]}"
-    channel = connection.default_channel
-    declare(channel, name)
-    yield name
-    with connection.channel() as cleaning:
-        cleaning.queue_delete(name)
-        cleaning.queue_delete(dead_letter_queue(name))
-
-
-def declare(channel: Any, name: str) -> None:
-    channel.queue_declare(name, durable=True, auto_delete=False, arguments={"x-queue-type": "quorum"})
-
-
-def send(channel: Any, queue: str, **headers: Any) -> None:
-    message = channel.prepare_message(b"{}", headers=headers, properties={"delivery_mode": 2})
-    channel.basic_publish(message, exchange="", routing_key=queue)
 
 
 def reject_all(channel: Any, queue: str) -> int:
@@ -82,22 +48,6 @@ def rejecting(url: str, queue: str) -> Iterator[None]:
     finally:
         ended.set()
         thread.join(10)
-
-
-def letters(connection: Connection, queue: str) -> DeadLetters:
-    return DeadLetters(connection, [queue], LIMIT)
-
-
-def dead(connection: Connection, queue: str, count: int) -> list[Any]:
-    """Return the dead letters once there are so many: RabbitMQ moves them a moment later."""
-    found: list[Any] = []
-
-    def are_there() -> bool:
-        found[:] = letters(connection, queue).dead_letters()
-        return len(found) == count
-
-    until(are_there, 20, f"{count} dead letters")
-    return found
 
 
 @pytest.mark.parametrize("headers", [{"id": "one", "task": "t"}, {}], ids=["a task", "what is no task"])

@@ -8,10 +8,11 @@ import pytest
 from kombu.transport.native_delayed_delivery import CELERY_DELAYED_DELIVERY_EXCHANGE, MAX_LEVEL, level_name
 
 from broker_profiles.comparison.servers import Server
-from tests.acceptance.running import client, runs, until, worker
+from tests.acceptance.running import client, runs, worker
 from tests.acceptance.tasks import tasks_of
 from tests.acceptance.test_profiles import environment
 from tests.conftest import ServerOf
+from tests.waiting import until
 
 PROFILE = "rabbitmq+none"
 
@@ -28,7 +29,7 @@ def broker(server: ServerOf) -> Server:
 def test_the_first_task_of_a_new_queue_survives_a_broker_killed_right_after(
     countdown: float | None, broker: Server, server: ServerOf, tmp_path: Path
 ) -> None:
-    environ = environment(PROFILE, server, tmp_path)
+    environ, ledger = environment(PROFILE, server, tmp_path), tmp_path / "ledger"
     with client(environ) as app:
         with app.connection_for_write() as connection:
             # Those of an earlier test are old.
@@ -40,4 +41,5 @@ def test_the_first_task_of_a_new_queue_survives_a_broker_killed_right_after(
         broker.kill()
     broker.start()
     with client(environ) as app, worker(environ, app, tmp_path / "worker.log", "--concurrency=1"):
-        until(lambda: runs(tmp_path / "ledger")[sent.id], 30, "the task runs")
+        until(lambda: runs(ledger)[sent.id], 30, "the task runs")
+    assert set(runs(ledger)) == {sent.id}

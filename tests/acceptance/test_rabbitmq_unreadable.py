@@ -3,36 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import pytest
 from kombu import Connection, Consumer, Message, Queue
 from kombu.exceptions import DecodeError
 
 from broker_profiles.transports.rabbitmq_dead import dead_letter_queue
-from tests.acceptance.running import until
-from tests.acceptance.test_rabbitmq_dead_letters import connect, dead, declare, letters, send
+from tests.acceptance.dead_letters import connect, dead, letters, send
 from tests.conftest import ServerOf
+from tests.waiting import until
 
 QUORUM = {"x-queue-type": "quorum"}
-
-
-@pytest.fixture
-def connection(server: ServerOf) -> Iterator[Connection]:
-    with connect(server("rabbitmq").url) as connected:
-        yield connected
-
-
-@pytest.fixture
-def queue(connection: Connection) -> Iterator[str]:
-    name = f"unreadable-{uuid.uuid4().hex[:8]}"
-    declare(connection.default_channel, name)
-    yield name
-    with connection.channel() as cleaning:
-        cleaning.queue_delete(name)
-        cleaning.queue_delete(dead_letter_queue(name))
 
 
 def send_unreadable(connection: Connection, queue: str, *ids: str, **properties: Any) -> None:

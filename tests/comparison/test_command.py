@@ -13,8 +13,8 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.acceptance.running import until
 from tests.conftest import ServerOf
+from tests.waiting import until
 
 PROGRAM = str(Path(sys.executable).with_name("broker-profiles"))
 

@@ -20,6 +20,15 @@ def made_up(run: Callable[[Stage], None]) -> Case:
     return Case("DEL-1", "made up", "made_up", run, quick=False, fresh=False)
 
 
+def cannot_heal(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the server of a case stay as the case leaves it."""
+
+    def unhealthy() -> None:
+        raise OSError("it cannot be healed")
+
+    monkeypatch.setattr(stage.server, "heal", unhealthy)
+
+
 @pytest.fixture
 def host() -> Iterator[Host]:
     with hosted(parse("embedded")) as started:
@@ -39,10 +48,7 @@ def test_what_goes_wrong_afterwards_does_not_hide_what_was_broken(
     host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def breaks(stage: Stage) -> None:
-        def unhealthy() -> None:
-            raise OSError("it cannot be healed")
-
-        monkeypatch.setattr(stage.server, "heal", unhealthy)
+        cannot_heal(stage, monkeypatch)
         raise PromiseBroken("a task was lost")
 
     case = made_up(breaks)
@@ -54,10 +60,7 @@ def test_what_goes_wrong_afterwards_is_an_error_where_nothing_was_broken(
     host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def keeps(stage: Stage) -> None:
-        def unhealthy() -> None:
-            raise OSError("it cannot be healed")
-
-        monkeypatch.setattr(stage.server, "heal", unhealthy)
+        cannot_heal(stage, monkeypatch)
 
     found = attempt(host, made_up(keeps), tmp_path / "case")
     assert found.outcome is Outcome.ERROR

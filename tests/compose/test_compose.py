@@ -12,7 +12,6 @@ from typing import NoReturn
 
 import pytest
 
-from tests.acceptance.running import until
 from tests.compose.project import (
     CommandFailed,
     Project,
@@ -20,6 +19,7 @@ from tests.compose.project import (
     service_of,
     why_no_engine,
 )
+from tests.waiting import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

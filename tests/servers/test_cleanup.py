@@ -8,8 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +17,13 @@ from server_ways import ENVIRON, Have
 
 from broker_profiles.comparison.servers import Server, ServerPool, ServerUnavailable
 from broker_profiles.comparison.servers.containers import ContainerServer
+from tests.waiting import until
 
-# Says what exists, then waits for its end. The child shows that a fork owns nothing: when it ends
-# by itself the server stays, and when it outlives its parent the server goes nevertheless.
+# Says what exists, then waits for its end, or that of the tests. The child shows that a fork owns
+# nothing: when it ends by itself the server stays, and when it outlives its parent the server goes
+# nevertheless.
 SCRIPT = """
-import atexit, json, os, signal, sys, time
+import json, os, signal, sys
 import psutil
 from broker_profiles.comparison.servers import ServerPool
 
@@ -51,8 +51,7 @@ with ServerPool({**os.environ, "BROKER_PROFILES_SERVERS": way}) as pool:
         pool.close()
         left = {child.pid for child in psutil.Process().children(recursive=True)}
         os._exit(0 if left == {forked} else 1)
-    while True:
-        time.sleep(1)
+    sys.stdin.read()
 """
 DEADLINE = 30.0
 
@@ -80,6 +79,7 @@ def test_nothing_outlives_the_interpreter(way: str, system: str, end: str, have:
     run = subprocess.Popen(
         [sys.executable, "-c", SCRIPT, way, system, end],
         env=ENVIRON,
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -103,24 +103,17 @@ def test_nothing_outlives_the_interpreter(way: str, system: str, end: str, have:
                 "SIGKILL": -signal.SIGKILL,
             }[end]
         ), run.stderr and run.stderr.read()
-        _until(lambda: not [pid for pid in there["children"] if _runs(pid)])
+        until(lambda: not [pid for pid in there["children"] if _runs(pid)], DEADLINE, "no process is left")
         if there["folder"]:
-            _until(lambda: not Path(there["folder"]).exists())
+            until(lambda: not Path(there["folder"]).exists(), DEADLINE, "its folder is removed")
         if there["container"]:
-            _until(lambda: not _containers(there["container"]))
-            _until(lambda: not _volumes(there["container"]))
+            until(lambda: not _containers(there["container"]), DEADLINE, "no container is left")
+            until(lambda: not _volumes(there["container"]), DEADLINE, "no volume is left")
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.kill(there["forked"], signal.SIGKILL)
         run.kill()
         run.communicate()
-
-
-def _until(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + DEADLINE
-    while not true():
-        assert time.monotonic() < deadline, "it is still there"
-        time.sleep(0.05)
 
 
 def _runs(pid: int) -> bool:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections import defaultdict
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from amqp.basic_message import Message as Raw
 from kombu.transport import pyamqp
 
 from broker_profiles.transports.rabbitmq import Channel
-from broker_profiles.transports.rabbitmq_unreadable import Aside
+from broker_profiles.transports.rabbitmq_unreadable import _CONFIRMED, Aside
 
 GOOD: dict[str, Any] = {"task": "send", "id": "one"}
 
@@ -262,18 +264,19 @@ def test_a_channel_that_is_closed_waits_for_the_confirms_on_their_way(
     assert settled == [("ack", 7), ("close", 0), ("close", 0)]
 
 
-def lose(timeout: float) -> None:
-    raise ConnectionResetError
-
-
-@pytest.mark.parametrize("connection", [None, SimpleNamespace(drain_events=lose)], ids=["closed", "lost"])
+@pytest.mark.parametrize("lost", [False, True], ids=["closed", "lost"])
 def test_a_channel_without_its_connection_waits_for_nothing(
-    connection: Any, channel: Channel, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+    lost: bool, channel: Channel, publisher: Publisher, settled: Settled, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pyamqp.Channel, "close", lambda channel: None)
+    monkeypatch.setattr(pyamqp.Channel, "close", lambda channel: settled.append(("close", 0)))
+    drain = Mock(side_effect=ConnectionResetError)
     accept(channel)(raw(7, "{"))
-    publisher.connection = connection
+    publisher.connection = SimpleNamespace(drain_events=drain) if lost else None
+    began = time.monotonic()
     channel.close()
+    assert time.monotonic() - began < _CONFIRMED
+    assert drain.call_count == lost
+    assert settled == [("close", 0)]
 
 
 def test_a_dead_letter_does_not_expire_and_goes_nowhere_else(channel: Channel, publisher: Publisher) -> None:

@@ -6,24 +6,17 @@ import contextlib
 import socket
 import ssl
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from broker_profiles.comparison.tls import Authority, Front, MySQLFront, secured_url
 from broker_profiles.comparison.tls_mysql import packet
-from tests.unit.test_link import Echo
+from tests.unit.echo import Echo
+from tests.waiting import until
 
 HERE = "127.0.0.1"
-
-
-@pytest.fixture
-def echo() -> Iterator[Echo]:
-    server = Echo()
-    yield server
-    server.close()
 
 
 @pytest.fixture
@@ -45,13 +38,6 @@ def speak(plain: socket.socket, context: ssl.SSLContext, words: bytes) -> bytes:
         return answer
 
 
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 @pytest.mark.parametrize("words", [b"ping", bytes(3_000_000)], ids=["few", "many"])
 def test_what_a_client_says_reaches_the_server_and_back(
     echo: Echo, authority: Authority, words: bytes
@@ -71,7 +57,7 @@ def test_a_client_that_does_not_take_the_certificate_is_counted(
         plain = socket.create_connection((HERE, front.port), 10)
         with pytest.raises(ssl.SSLCertVerificationError):
             speak(plain, trusting(authority), b"ping")
-        until(lambda: front.refused == 1)
+        until(lambda: front.refused == 1, 10, "the refusal is counted")
         assert front.accepted == echo.here == 0
 
 
@@ -79,7 +65,7 @@ def test_a_client_that_leaves_after_the_handshake_did_not_take_it(echo: Echo, au
     with Front(HERE, echo.port, authority.context(HERE)) as front:
         plain = socket.create_connection((HERE, front.port), 10)
         trusting(authority).wrap_socket(plain, server_hostname=HERE).close()
-        until(lambda: front.refused == 1)
+        until(lambda: front.refused == 1, 10, "the refusal is counted")
         assert front.accepted == 0
 
 
@@ -161,7 +147,7 @@ def test_a_client_of_mysql_that_logs_in_in_clear_is_refused(mysql: MySQLServer, 
         with socket.create_connection((HERE, front.port), 10) as plain:
             packet(plain)
             plain.sendall(packed(1, b"\x0d\xa2\0\0" + bytes(28) + b"user\0"))
-            until(lambda: front.refused == 1)
+            until(lambda: front.refused == 1, 10, "the refusal is counted")
         assert front.accepted == 0
 
 

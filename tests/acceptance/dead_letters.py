@@ -1,0 +1,43 @@
+"""Queues with dead letters on RabbitMQ: what the tests of them send, and what they find."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kombu import Connection
+
+from broker_profiles.transports.rabbitmq_dead import DeadLetters
+from tests.waiting import until
+
+LIMIT = 3
+
+
+def connect(url: str) -> Connection:
+    options = {"confirm_publish": True, "delivery_limit": LIMIT}
+    transport = "broker_profiles.transports.rabbitmq:Transport"
+    return Connection(url, transport=transport, transport_options=options)
+
+
+def declare(channel: Any, name: str) -> None:
+    channel.queue_declare(name, durable=True, auto_delete=False, arguments={"x-queue-type": "quorum"})
+
+
+def send(channel: Any, queue: str, **headers: Any) -> None:
+    message = channel.prepare_message(b"{}", headers=headers, properties={"delivery_mode": 2})
+    channel.basic_publish(message, exchange="", routing_key=queue)
+
+
+def letters(connection: Connection, queue: str) -> DeadLetters:
+    return DeadLetters(connection, [queue], LIMIT)
+
+
+def dead(connection: Connection, queue: str, count: int) -> list[Any]:
+    """Return the dead letters once there are so many: RabbitMQ moves them a moment later."""
+    found: list[Any] = []
+
+    def are_there() -> bool:
+        found[:] = letters(connection, queue).dead_letters()
+        return len(found) == count
+
+    until(are_there, 20, f"{count} dead letters")
+    return found
