@@ -21,7 +21,7 @@ ServerOf = Callable[[str], Server]
 _pools: list[ServerPool] = []
 
 # The assertions of their helpers explain themselves as those of test modules do.
-pytest.register_assert_rewrite("tests.acceptance", "tests.unit")
+pytest.register_assert_rewrite("tests.acceptance", "tests.stores", "tests.unit")
 
 
 @pytest.fixture(autouse=True)

@@ -8,8 +8,9 @@ from broker_profiles.errors import StoreError
 from broker_profiles.transports.mysql import MySQLStore
 from broker_profiles.transports.sql_schema import MESSAGES, QUEUES
 from broker_profiles.transports.store import Outgoing, Store
-from tests.stores.contract import bodies
-from tests.stores.test_postgresql import SQLStoreContract, run_sql
+from tests.stores.sql_contract import SQLStoreContract
+from tests.stores.sql_servers import run_sql
+from tests.stores.storing import bodies
 
 
 class TestMySQL(SQLStoreContract):

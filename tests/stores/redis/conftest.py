@@ -1,0 +1,76 @@
+"""A Redis server and stores on it."""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import redis
+
+from broker_profiles.comparison.servers import Server, ServerUnavailable, provide
+from broker_profiles.transports.redis import RedisStore
+from broker_profiles.transports.store import Store
+from tests.stores.redis.server import LEASE, Proxy
+from tests.stores.storing import OpenStore
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Server]:
+    try:
+        server = provide("redis")
+    except ServerUnavailable as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(error))
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def server(running: Server) -> Server:
+    running.heal()
+    return running
+
+
+@pytest.fixture
+def admin(server: Server) -> Iterator[Any]:
+    with redis.Redis.from_url(server.url) as client:
+        client.flushdb()
+        yield client
+
+
+@pytest.fixture
+def open_store(server: Server, admin: Any) -> Callable[..., Store]:
+    return lambda **options: RedisStore.open(server.url, options)
+
+
+@pytest.fixture
+def store(open_store: OpenStore) -> Iterator[Store]:
+    store = open_store(lease_seconds=LEASE, delivery_limit=3, timeout_seconds=5.0)
+    store.declare("q", expires=None, message_ttl=None)
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def other(store: Store) -> Iterator[Store]:
+    other = store.clone()
+    yield other
+    other.close()
+
+
+@pytest.fixture
+def proxied(server: Server, admin: Any) -> Iterator[Callable[..., Proxy]]:
+    proxies: list[Proxy] = []
+
+    def start(listener: socket.socket, context: ssl.SSLContext | None = None) -> Proxy:
+        proxies.append(Proxy(listener, server.url, context))
+        return proxies[-1]
+
+    yield start
+    for proxy in proxies:
+        proxy.close()
