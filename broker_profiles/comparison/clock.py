@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+import psutil
 
 from broker_profiles.comparison.scenario import NotApplicable
 from broker_profiles.comparison.servers import ServerUnavailable
@@ -12,6 +15,9 @@ from broker_profiles.comparison.servers.programs import can_install, install
 from broker_profiles.profile import Profile
 
 _PROGRAM = "faketime"
+
+#: Where the memory is that it shares with the processes it starts, named by its process.
+_SHARED = Path("/dev/shm")  # noqa: S108
 
 #: What Python runs before all else. libfaketime fails the call by which Python sleeps, not the one by which
 #: it waits for nothing.
@@ -42,3 +48,12 @@ def other_clock(profile: Profile, seconds: int, folder: Path) -> tuple[Sequence[
     own.mkdir(exist_ok=True)
     (own / "sitecustomize.py").write_text(_SLEEP)
     return [program, "-f", f"{seconds:+d}s"], {"FAKETIME_DONT_FAKE_MONOTONIC": "1", "PYTHONPATH": str(own)}
+
+
+def remove_shared_memory() -> None:
+    """Remove what killed `faketime` processes have left: another of the same id would not start."""
+    for path in _SHARED.glob("*faketime_s[eh]m_*"):
+        pid = path.name.rpartition("_")[2]
+        if pid.isdecimal() and not psutil.pid_exists(int(pid)):
+            with contextlib.suppress(FileNotFoundError, PermissionError):
+                path.unlink()

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from broker_profiles.comparison.account import Account, account
 from broker_profiles.comparison.client import Client, ClientError, ClientHung, Sent
+from broker_profiles.comparison.clock import remove_shared_memory
 from broker_profiles.comparison.column import Host, file_variables
 from broker_profiles.comparison.ledger import VARIABLE, Ledger
 from broker_profiles.comparison.leftovers import remove_leftovers
@@ -277,6 +278,7 @@ class Stage:
         self._ending = True
         with contextlib.ExitStack() as ending:
             ending.callback(self.ledger.close)
+            ending.callback(remove_shared_memory)
             ending.callback(self._clean)
             for client in self._clients:
                 ending.callback(client.kill)
