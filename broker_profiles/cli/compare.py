@@ -108,7 +108,7 @@ def _words(_context: click.Context, _parameter: click.Parameter, values: tuple[s
     default=lambda: 4 * (os.cpu_count() or 1),
     show_default="four a CPU, for they mostly wait",
     show_envvar=True,
-    help="Columns side by side.",
+    help="Cases side by side, each of another column while there are columns left.",
 )
 @output.json_option
 def compare(

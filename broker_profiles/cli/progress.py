@@ -22,7 +22,8 @@ class Progress:
 
     def __init__(self, total: int) -> None:
         self._console = output.console(stderr=True)
-        self._running: dict[str, str] = {}
+        #: What runs, in the order in which it began; two cases of one column may.
+        self._running: dict[str, None] = {}
         self._lock = threading.Lock()
         self._total = total
         self._count = 0
@@ -33,14 +34,13 @@ class Progress:
     def began(self, column: Column, case: Case) -> None:
         """Show that a case runs."""
         with self._lock:
-            self._running[column.name] = case.id
-            shown = ", ".join(f"{name} {id_}" for name, id_ in self._running.items())
-            self._bar.update(self._task, description=shown)
+            self._running[f"{column.name} {case.id}"] = None
+            self._bar.update(self._task, description=", ".join(self._running))
 
     def done(self, attempt: Attempt) -> None:
         """Show what came of a case."""
         with self._lock:
-            self._running.pop(attempt.column, None)
+            self._running.pop(f"{attempt.column} {attempt.case.id}", None)
             self._count += 1
             self._bar.update(self._task, completed=self._count)
             alone = ", alone" if attempt.alone else ""

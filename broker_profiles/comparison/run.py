@@ -1,4 +1,8 @@
-"""Runs cases on columns: columns side by side, the cases of one after the other on its own servers."""
+"""Runs cases on columns: columns side by side, the cases of one after the other on its own servers.
+
+Columns take unequally long. Whoever has no column left helps one: it has servers of the same kind started
+for itself, and takes that column's cases from their end.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ import tempfile
 import threading
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -25,6 +30,9 @@ from broker_profiles.errors import redact
 from broker_profiles.profile import Guarantees, Setting
 
 logger = logging.getLogger(__name__)
+
+#: How many cases have to be left of a column for help to be worth its servers' start.
+_WORTH_HELP = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +161,9 @@ class Run:
         self._environ = environ
         self._began = began
         self._done = done
+        #: Column -> its cases that nobody has taken, by number; the columns whose servers were started here.
+        self._left = {column.name: deque(enumerate(cases)) for column in columns}
+        self._owned: dict[str, Column] = {}
         self._stopping = threading.Event()
         self._lock = threading.Lock()
 
@@ -167,8 +178,12 @@ class Run:
                 lanes.submit(self._lane, column, folder / f"c{number}")
                 for number, column in enumerate(self.columns)
             }
+            waiting |= {lanes.submit(self._help, folder / f"h{number}") for number in range(self._jobs)}
             self._wait(waiting)
             self._again(folder / "alone")
+        columns = {column.name: number for number, column in enumerate(self.columns)}
+        cases = {case.id: number for number, case in enumerate(self.cases)}
+        self.attempts.sort(key=lambda found: (columns[found.column], cases[found.case.id]))
         return self.attempts
 
     def _wait(self, waiting: set[Future[None]]) -> None:
@@ -183,8 +198,9 @@ class Run:
                 future.result()
 
     def _lane(self, column: Column, folder: Path) -> None:
+        left = self._left[column.name]
         try:
-            self._cases_of(column, folder, self.cases)
+            self._cases_of(column, folder, left, left.popleft)
         except ServerUnavailable as error:
             self.unavailable[column.name] = redact(error)
         except Cancelled:
@@ -192,17 +208,44 @@ class Run:
         except Exception as error:  # the other columns go on, and the report says why this one is short
             self.unavailable[column.name] = redact(f"the suite failed: {_where(error)}")
 
-    def _cases_of(self, column: Column, folder: Path, cases: Sequence[Case], alone: bool = False) -> None:
+    def _help(self, folder: Path) -> None:
+        """Take cases of the columns that have most of them left, until none needs help."""
+        while column := self._longest():
+            left = self._left[column.name]
+            try:
+                self._cases_of(column, folder / column.name.replace("/", "-"), left, left.pop)
+            except Cancelled:
+                return
+            except Exception as error:  # its own lane goes on with the rest
+                logger.warning("nobody helps %s: %s", column.name, redact(_where(error)))
+                self._owned.pop(column.name, None)
+
+    def _longest(self) -> Column | None:
+        with self._lock:
+            columns = list(self._owned.values())
+        column = max(columns, key=lambda each: len(self._left[each.name]), default=None)
+        return column if column and len(self._left[column.name]) >= _WORTH_HELP else None
+
+    def _cases_of(
+        self,
+        column: Column,
+        folder: Path,
+        left: deque[tuple[int, Case]],
+        take: Callable[[], tuple[int, Case]],
+        alone: bool = False,
+    ) -> None:
         host = Host(column, self._environ)
         try:
-            for number, case in enumerate(cases):
+            while left:
                 if self._stopping.is_set():
                     raise Cancelled
                 if not host.started:
                     host.start()
-                    self.servers[column.name] = host.describe()
-                    self.settings[column.name] = host.settings()
-                    self.guarantees[column.name] = host.guarantees
+                    self._describe(host)
+                try:
+                    number, case = take()
+                except IndexError:  # somebody else took the last one
+                    break
                 self._began(column, case)
                 found = attempt(
                     host, case, folder / str(number), alone=alone, cancelled=self._stopping.is_set
@@ -213,6 +256,15 @@ class Run:
                     host.close()
         finally:
             host.close()
+
+    def _describe(self, host: Host) -> None:
+        name = host.column.name
+        with self._lock:
+            self.servers[name] = host.describe()
+            self.settings[name] = host.settings()
+            self.guarantees[name] = host.guarantees
+            if host.owned:
+                self._owned[name] = host.column
 
     def _note(self, found: Attempt) -> None:
         with self._lock:
@@ -229,7 +281,8 @@ class Run:
     def _lane_alone(self, column: Column, folder: Path, late: Sequence[Attempt]) -> None:
         before = len(self.attempts)
         try:
-            self._cases_of(column, folder, [found.case for found in late], alone=True)
+            left = deque(enumerate(found.case for found in late))
+            self._cases_of(column, folder, left, left.popleft, alone=True)
         except Cancelled:
             pass  # what was late stays late
         except Exception as error:  # it does so here too, and the other columns go on

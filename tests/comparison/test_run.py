@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,15 +11,15 @@ import psutil
 import pytest
 
 from broker_profiles.comparison.column import Host, hosted, parse
-from broker_profiles.comparison.run import attempt
+from broker_profiles.comparison.run import Run, attempt
 from broker_profiles.comparison.scenario import Case, Outcome, PromiseBroken, all_cases, select
 from broker_profiles.comparison.stage import Stage
 
 pytestmark = pytest.mark.timeout(120)
 
 
-def made_up(run: Callable[[Stage], None]) -> Case:
-    return Case("DEL-1", "made up", "made_up", run, quick=False, fresh=False)
+def made_up(run: Callable[[Stage], None], name: str = "made_up") -> Case:
+    return Case("DEL-1", "made up", name, run, quick=False, fresh=False)
 
 
 def cannot_heal(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,3 +67,25 @@ def test_what_goes_wrong_afterwards_is_an_error_where_nothing_was_broken(
     found = attempt(host, made_up(keeps), tmp_path / "case")
     assert found.outcome is Outcome.ERROR
     assert "it cannot be healed" in found.detail
+
+
+def test_who_has_no_column_left_helps_with_the_cases_of_another() -> None:
+    both = threading.Barrier(2, timeout=60)
+
+    def meets(stage: Stage) -> None:
+        both.wait()
+
+    def passes(stage: Stage) -> None:
+        pass
+
+    # The first and the last meet only where they run at once.
+    cases = [made_up(meets if number in (0, 11) else passes, f"case{number}") for number in range(12)]
+    run = Run([parse("embedded")], cases, jobs=2, environ=os.environ)
+    assert [found.case for found in run()] == cases
+    assert {found.outcome for found in run.attempts} == {Outcome.KEPT}
+
+
+def test_one_lane_runs_everything_by_itself() -> None:
+    cases = [made_up(lambda stage: None, f"case{number}") for number in range(12)]
+    run = Run([parse("embedded")], cases, jobs=1, environ=os.environ)
+    assert [found.case for found in run()] == cases
