@@ -110,6 +110,8 @@ class Front:
 
     def __init__(self, host: str, port: int, context: ssl.SSLContext) -> None:
         self.accepted = self.refused = 0
+        self._connected = 0
+        self._counting = threading.Lock()
         front = self
 
         class Connection(socketserver.BaseRequestHandler):
@@ -135,7 +137,19 @@ class Front:
         self._server.shutdown()
         self._server.server_close()
 
+    def decided(self) -> bool:
+        """Return whether every client that has come so far is counted: it may know first that it refused."""
+        with self._counting:
+            return self._connected == self.accepted + self.refused
+
+    def _count(self, *, accepted: bool) -> None:
+        with self._counting:
+            self.accepted += accepted
+            self.refused += not accepted
+
     def _serve(self, client: socket.socket) -> None:
+        with self._counting:
+            self._connected += 1
         client.settimeout(_HANDSHAKE_SECONDS)
         with contextlib.ExitStack() as closing:
             try:
@@ -145,10 +159,9 @@ class Front:
                 words = secured.recv(_CHUNK)
             except OSError:
                 words = b""
+            self._count(accepted=bool(words))
             if not words:
-                self.refused += 1
                 return
-            self.accepted += 1
             server = server or self._connect(closing)
             self._log_in(words, secured, server)
             for side in (secured, server):

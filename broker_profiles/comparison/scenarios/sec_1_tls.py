@@ -22,6 +22,9 @@ _HERE = "127.0.0.1"
 #: How long a client that is to be refused may take, in seconds, with all its attempts.
 _REFUSAL = 60.0
 
+#: How long a front may take to see that a client has refused it, in seconds: longer than a handshake.
+_DECIDED = 30.0
+
 #: Within this many seconds a worker that accepts what it should not would have done so.
 _WATCHED = 4.0
 
@@ -55,7 +58,7 @@ def results_of_unknown_authority(stage: Stage) -> None:
             stage.client.call(state_of, str(uuid.uuid4()), within=10.0)
         except (ClientError, ClientHung) as error:
             said = str(error)
-        _require_none_accepted(fronts, "a client")
+        _require_none_accepted(stage, fronts, "a client")
         _needs_a_connection(stage, fronts, said)
 
 
@@ -82,7 +85,7 @@ def right_certificate(stage: Stage) -> None:
 def _require_refused(stage: Stage, context: ssl.SSLContext) -> None:
     with _fronts(stage, context, only="") as fronts:
         (answer,) = stage.client.send("note", within=_REFUSAL)
-        _require_none_accepted(fronts, "a client")
+        _require_none_accepted(stage, fronts, "a client")
         stage.require(answer.error is not None, "delay() returned, though the broker was not reached")
         _needs_a_connection(stage, fronts, str(answer.error))
         tried = sum(front.refused for front in fronts)
@@ -93,11 +96,14 @@ def _require_refused(stage: Stage, context: ssl.SSLContext) -> None:
             "the worker does not connect",
         )
         stage.pause(_WATCHED)
-        _require_none_accepted(fronts, "a worker")
+        _require_none_accepted(stage, fronts, "a worker")
         stage.require(worker.name not in stage.ledger.ids("ready"), "a worker consumes over another way")
 
 
-def _require_none_accepted(fronts: list[Front], who: str) -> None:
+def _require_none_accepted(stage: Stage, fronts: list[Front], who: str) -> None:
+    stage.wait_for_value(
+        lambda: all(front.decided() for front in fronts), _DECIDED, "a handshake does not end"
+    )
     if any(front.accepted for front in fronts):
         raise PromiseBroken(f"{who} speaks to a server whose certificate does not verify")
 
