@@ -137,7 +137,10 @@ def use(stage: Stage) -> list[str]:
     for worker in stage.workers:
         worker.terminate()
     for worker in stage.workers:
-        assert worker.wait(30) is not None
+        if worker.wait(30) is None:
+            # Stock Celery on Redis was seen to go on for longer; what it holds is under keys of this case.
+            assert stage.profile.mode is Mode.STOCK, worker.last_words()
+            worker.kill()
     left += stage.client.sent("note", 3)
     return [stage.prefix, odd, *left, *stage.ledger.ids("sending")]
 
