@@ -96,13 +96,20 @@ def test_ours_run_as_nobody_special(project: Project, service: str) -> None:
     assert project.compose("exec", "-T", service, "id", "-u").strip() == "10001"
 
 
+REDIS = ("sh", "-c", 'REDISCLI_AUTH="$(cat /run/secrets/redis_password)" redis-cli --raw config get "$0"')
 MEMORY_BOUND = {
     "rabbitmq": ("rabbitmqctl", "eval", "vm_memory_monitor:get_memory_limit()."),
-    "redis": (
-        *("sh", "-c"),
-        'REDISCLI_AUTH="$(cat /run/secrets/redis_password)" redis-cli --raw config get maxmemory',
-    ),
+    "redis": (*REDIS, "maxmemory"),
 }
+#: What only the file of the server's configuration says, and how the server is asked for it.
+CONFIGURED = {
+    "rabbitmq": (
+        *("rabbitmqctl", "eval"),
+        "application:get_env(rabbit, dead_letter_worker_publisher_confirm_timeout).",
+    ),
+    "redis": (*REDIS, "appendonly"),
+}
+SAID = {"rabbitmq": "{ok,10000}", "redis": "yes"}
 
 
 def test_the_broker_refuses_before_it_is_killed(project: Project, broker: str) -> None:
@@ -110,6 +117,11 @@ def test_the_broker_refuses_before_it_is_killed(project: Project, broker: str) -
     said = project.compose("exec", "-T", broker, *MEMORY_BOUND[broker])
     (container,) = project.containers(broker)
     assert 0 < int(said.split()[-1]) < container["HostConfig"]["Memory"]
+
+
+def test_the_broker_is_configured_as_its_profile_needs_it(project: Project, broker: str) -> None:
+    said = project.compose("exec", "-T", broker, *CONFIGURED[broker])
+    assert said.split()[-1] == SAID[broker]
 
 
 def test_work_survives_a_restart_of_the_broker(project: Project, broker: str) -> None:

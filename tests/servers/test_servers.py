@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import time
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -109,6 +111,15 @@ def test_rabbitmq_takes_back_what_is_not_acknowledged_in_time(way: str, have: Ha
     patient()
     said = server.run("rabbitmqctl", "eval", "application:get_env(rabbit, consumer_timeout).")
     assert said.strip() == "{ok,1800000}"
+
+
+@pytest.mark.parametrize("way", ["container", "process"])
+def test_rabbitmq_looks_again_for_a_route_as_soon_as_ours_is_told_to(way: str, have: Have) -> None:
+    file = Path(__file__).parents[2] / "config" / "rabbitmq" / "advanced.config"
+    name = "dead_letter_worker_publisher_confirm_timeout"
+    (told,) = re.findall(rf"{{{name}, (\d+)}}", file.read_text())
+    said = have(way, "rabbitmq").run("rabbitmqctl", "eval", f"application:get_env(rabbit, {name}).")
+    assert said.strip() == f"{{ok,{told}}}"
 
 
 def test_others_take_nothing_back_by_themselves(have: Have) -> None:

@@ -9,7 +9,11 @@ from ..base import Server
 from ..description import Account, Native, Site, System
 
 # Two schedulers that sleep rather than spin: a test server shares its machine.
-ERLANG_ARGUMENTS = "+S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none"
+ERLANG_ARGUMENTS = (
+    "+S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none"
+    # What comes due while it starts may find no route; as in config/rabbitmq/advanced.config.
+    " -rabbit dead_letter_worker_publisher_confirm_timeout 10000"
+)
 
 # Returns when an alarm is on, and nobody's messages are taken any more.
 _LOOK = "case rabbit_alarm:get_alarms() of [] -> timer:sleep(50), Look(); _ -> ok end"
