@@ -84,8 +84,8 @@ EVERYTHING = {
     "rabbitmq": in_rabbitmq,
 }
 
-#: Seconds a worker may take to end. A pool process of billiard's may wait 30 s at its end for the main process,
-#: which does not read any more (`_ensure_messages_consumed`).
+#: Seconds a worker may take to end. A pool process of billiard's may wait 30 s for its main process
+#: at its end, which reads nothing any more (`_ensure_messages_consumed`).
 ENDS_WITHIN = 45
 
 #: Column -> the system of its server.
