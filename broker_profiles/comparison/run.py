@@ -161,8 +161,9 @@ class Run:
         self._environ = environ
         self._began = began
         self._done = done
-        #: Column -> its cases that nobody has taken, by number; the columns whose servers were started here.
+        #: Column -> its cases that nobody has taken, each with its number.
         self._left = {column.name: deque(enumerate(cases)) for column in columns}
+        #: The columns whose servers were started here: of those there may be more, for help.
         self._owned: dict[str, Column] = {}
         self._stopping = threading.Event()
         self._lock = threading.Lock()
@@ -181,9 +182,6 @@ class Run:
             waiting |= {lanes.submit(self._help, folder / f"h{number}") for number in range(self._jobs)}
             self._wait(waiting)
             self._again(folder / "alone")
-        columns = {column.name: number for number, column in enumerate(self.columns)}
-        cases = {case.id: number for number, case in enumerate(self.cases)}
-        self.attempts.sort(key=lambda found: (columns[found.column], cases[found.case.id]))
         return self.attempts
 
     def _wait(self, waiting: set[Future[None]]) -> None:
