@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-
-import psutil
 
 from broker_profiles.comparison.scenario import NotApplicable
 from broker_profiles.comparison.servers import ServerUnavailable
@@ -50,10 +47,8 @@ def other_clock(profile: Profile, seconds: int, folder: Path) -> tuple[Sequence[
     return [program, "-f", f"{seconds:+d}s"], {"FAKETIME_DONT_FAKE_MONOTONIC": "1", "PYTHONPATH": str(own)}
 
 
-def remove_shared_memory() -> None:
-    """Remove what killed `faketime` processes have left: another of the same id would not start."""
-    for path in _SHARED.glob("*faketime_s[eh]m_*"):
-        pid = path.name.rpartition("_")[2]
-        if pid.isdecimal() and not psutil.pid_exists(int(pid)):
-            with contextlib.suppress(FileNotFoundError, PermissionError):
-                path.unlink()
+def remove_shared_memory(processes: Iterable[int]) -> None:
+    """Remove what those of them that are `faketime` left when killed: another of that id would not start."""
+    for pid in processes:
+        for name in (f"sem.faketime_sem_{pid}", f"faketime_shm_{pid}"):
+            (_SHARED / name).unlink(missing_ok=True)

@@ -278,7 +278,7 @@ class Stage:
         self._ending = True
         with contextlib.ExitStack() as ending:
             ending.callback(self.ledger.close)
-            ending.callback(remove_shared_memory)
+            ending.callback(remove_shared_memory, [worker.pid for worker in self.workers])
             ending.callback(self._clean)
             for client in self._clients:
                 ending.callback(client.kill)
