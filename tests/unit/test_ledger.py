@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -27,6 +26,7 @@ from broker_profiles.comparison.ledger import (
     parse,
     recorder,
 )
+from tests.waiting import until
 
 SOURCE = Path(module.__file__)
 
@@ -60,13 +60,6 @@ def run(script: str, *argv: str) -> str:
         output, _ = running.communicate(timeout=60)
     assert running.returncode == 0
     return output
-
-
-def eventually(condition: Callable[[], object], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 # -- lines ----------------------------------------------------------------------------------------
@@ -193,7 +186,7 @@ def test_a_killed_process_loses_nothing_it_has_written(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path)
     script = "for n in range(10**9): recorder.record('start', str(n)); print(n, flush=True)"
     with process(script, str(tmp_path)) as running:
-        eventually(lambda: len(ledger.events()) > 500)
+        until(lambda: len(ledger.events()) > 500, 20, "500 events")
         running.send_signal(signal.SIGKILL)
         said = running.communicate(timeout=20)[0].splitlines()
     ids = [event.id for event in ledger.events()]
@@ -287,9 +280,9 @@ def test_a_writer_over_a_socket_may_be_killed_in_the_middle_of_a_line(tmp_path: 
         address = ("127.0.0.1", int(collector.url().rpartition(":")[2]))
         with socket.create_connection(address, 5) as raw:
             raw.sendall(Event("start", "a", 1.0, 7).line() + Event("finish", "a", 2.0, 7).line()[:30])
-        eventually(lambda: ledger.ids("start") == {"a"})
+        until(lambda: ledger.ids("start") == {"a"}, 20, "it starts")
         Recorder(collector.url()).record("sent", "b")
-        eventually(lambda: ledger.ids("sent") == {"b"})
+        until(lambda: ledger.ids("sent") == {"b"}, 20, "it is sent")
     assert ledger.ids("finish") == set()
 
 
