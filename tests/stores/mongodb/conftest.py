@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -10,29 +9,18 @@ from uuid import uuid4
 import pymongo
 import pytest
 
-from broker_profiles.comparison.servers import Server, ServerUnavailable, provide
+from broker_profiles.comparison.servers import Server
 from broker_profiles.transports.mongodb import MongoDBStore
 from broker_profiles.transports.store import Store
+from tests.conftest import ServerOf
 from tests.stores.mongodb.server import CutOff
 from tests.stores.storing import OpenStore
 
 
-@pytest.fixture(scope="module")
-def running() -> Iterator[Server]:
-    try:
-        server = provide("mongodb")
-    except ServerUnavailable as error:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(str(error))
-    yield server
-    server.close()
-
-
 @pytest.fixture
-def server(running: Server) -> Server:
-    running.heal()
-    return running
+def server(server: ServerOf) -> Server:
+    """The server of the run, as if nothing had been done to it."""
+    return server("mongodb")
 
 
 @pytest.fixture

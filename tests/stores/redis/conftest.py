@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import ssl
 from collections.abc import Callable, Iterator
@@ -11,29 +10,18 @@ from typing import Any
 import pytest
 import redis
 
-from broker_profiles.comparison.servers import Server, ServerUnavailable, provide
+from broker_profiles.comparison.servers import Server
 from broker_profiles.transports.redis import RedisStore
 from broker_profiles.transports.store import Store
+from tests.conftest import ServerOf
 from tests.stores.redis.server import LEASE, Proxy
 from tests.stores.storing import OpenStore
 
 
-@pytest.fixture(scope="module")
-def running() -> Iterator[Server]:
-    try:
-        server = provide("redis")
-    except ServerUnavailable as error:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(str(error))
-    yield server
-    server.close()
-
-
 @pytest.fixture
-def server(running: Server) -> Server:
-    running.heal()
-    return running
+def server(server: ServerOf) -> Server:
+    """The server of the run, as if nothing had been done to it."""
+    return server("redis")
 
 
 @pytest.fixture
