@@ -31,6 +31,10 @@ def eventually(condition: Callable[[], Any], seconds: float = 10.0) -> Any:
     return until(condition, seconds, "what a store has to do by itself")
 
 
+def send(store: Store, *messages: bytes, **fields: Any) -> None:
+    store.publish([Outgoing("q", body, **fields) for body in messages])
+
+
 class StoreFixtures:
     """Two connections to one storage; times are short so that leases run out within a test."""
 
@@ -53,5 +57,4 @@ class StoreFixtures:
         yield other
         other.close()
 
-    def send(self, store: Store, *messages: bytes, **fields: Any) -> None:
-        store.publish([Outgoing("q", body, **fields) for body in messages])
+    send = staticmethod(send)

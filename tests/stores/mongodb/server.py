@@ -7,11 +7,7 @@ from typing import Any
 import pymongo
 import pytest
 
-from broker_profiles.transports.store import Outgoing, Store
-
-
-def send(store: Store, *messages: bytes, **fields: Any) -> None:
-    store.publish([Outgoing("q", body, **fields) for body in messages])
+from broker_profiles.transports.store import Store
 
 
 class CutOff:

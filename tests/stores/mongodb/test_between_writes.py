@@ -11,8 +11,8 @@ import pytest
 
 from broker_profiles.errors import StoreUnavailable
 from broker_profiles.transports.store import REJECTED, Outgoing, Sizes, Store
-from tests.stores.mongodb.server import CutOff, send
-from tests.stores.storing import OpenStore, bodies, eventually, receipts
+from tests.stores.mongodb.server import CutOff
+from tests.stores.storing import OpenStore, bodies, eventually, receipts, send
 
 pytestmark = pytest.mark.server("mongodb")
 

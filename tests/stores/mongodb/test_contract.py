@@ -6,8 +6,7 @@ import pytest
 
 from broker_profiles.transports.store import Outgoing, Receipt, Sizes, Store
 from tests.stores.contract import StoreContract
-from tests.stores.mongodb.server import send
-from tests.stores.storing import receipts
+from tests.stores.storing import receipts, send
 
 pytestmark = pytest.mark.server("mongodb")
 

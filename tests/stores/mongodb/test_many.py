@@ -13,8 +13,7 @@ from broker_profiles.errors import StoreError, StoreUnavailable
 from broker_profiles.transports import mongodb
 from broker_profiles.transports.mongodb_database import LARGEST
 from broker_profiles.transports.store import REJECTED, Sizes, Store
-from tests.stores.mongodb.server import send
-from tests.stores.storing import bodies, receipts
+from tests.stores.storing import bodies, receipts, send
 
 pytestmark = pytest.mark.server("mongodb")
 

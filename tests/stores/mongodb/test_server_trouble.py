@@ -14,8 +14,7 @@ from broker_profiles.errors import StoreDenied, StoreError, StoreFull, StoreUnav
 from broker_profiles.transports.mongodb import MongoDBStore
 from broker_profiles.transports.mongodb_database import Link
 from broker_profiles.transports.store import Store
-from tests.stores.mongodb.server import send
-from tests.stores.storing import OpenStore, bodies, eventually
+from tests.stores.storing import OpenStore, bodies, eventually, send
 
 pytestmark = pytest.mark.server("mongodb")
 

@@ -14,8 +14,7 @@ from broker_profiles.comparison.servers import Server
 from broker_profiles.transports.redis import RedisStore
 from broker_profiles.transports.store import Store
 from tests.conftest import ServerOf
-from tests.stores.redis.server import LEASE, Proxy
-from tests.stores.storing import OpenStore
+from tests.stores.redis.server import Proxy
 
 
 @pytest.fixture
@@ -34,21 +33,6 @@ def admin(server: Server) -> Iterator[Any]:
 @pytest.fixture
 def open_store(server: Server, admin: Any) -> Callable[..., Store]:
     return lambda **options: RedisStore.open(server.url, options)
-
-
-@pytest.fixture
-def store(open_store: OpenStore) -> Iterator[Store]:
-    store = open_store(lease_seconds=LEASE, delivery_limit=3, timeout_seconds=5.0)
-    store.declare("q", expires=None, message_ttl=None)
-    yield store
-    store.close()
-
-
-@pytest.fixture
-def other(store: Store) -> Iterator[Store]:
-    other = store.clone()
-    yield other
-    other.close()
 
 
 @pytest.fixture

@@ -13,15 +13,7 @@ from typing import Any
 
 import redis
 
-from broker_profiles.transports.store import Outgoing, Store
 from tests.stores.storing import eventually
-
-#: Seconds of a lease.
-LEASE = 1.0
-
-
-def send(store: Store, *messages: bytes, **fields: Any) -> None:
-    store.publish([Outgoing("q", body, **fields) for body in messages])
 
 
 def snapshot(admin: Any) -> dict[bytes, bytes]:

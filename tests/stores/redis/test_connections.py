@@ -18,13 +18,13 @@ from broker_profiles.comparison.servers import Server
 from broker_profiles.errors import StoreDenied, StoreError, StoreUnavailable
 from broker_profiles.transports.redis import RedisStore
 from broker_profiles.transports.store import Sizes, Store
-from tests.stores.redis.server import Proxy, listening, self_signed, send
-from tests.stores.storing import bodies, receipts
+from tests.stores.redis.server import Proxy, listening, self_signed
+from tests.stores.storing import StoreFixtures, bodies, receipts, send
 
 pytestmark = pytest.mark.server("redis")
 
 
-class TestWhoMayAndHow:
+class TestWhoMayAndHow(StoreFixtures):
     def test_a_wrong_password_is_not_tried_again(self, server: Server) -> None:
         address = redis.connection.parse_url(server.url)
         url = f"redis://:wrong-secret@127.0.0.1:{address['port']}/0"

@@ -9,13 +9,12 @@ from typing import Any
 import pytest
 
 from broker_profiles.transports.store import REJECTED, Sizes, Store
-from tests.stores.redis.server import send
-from tests.stores.storing import OpenStore, bodies, eventually, receipts
+from tests.stores.storing import OpenStore, StoreFixtures, bodies, eventually, receipts, send
 
 pytestmark = pytest.mark.server("redis")
 
 
-class TestKeys:
+class TestKeys(StoreFixtures):
     def work(self, store: Store, count: int) -> None:
         for number in range(count // 5):
             send(store, b"1", priority=number % 10)
@@ -79,7 +78,7 @@ class TestKeys:
         assert store.sizes("q") == Sizes(leased=1)
 
 
-class TestMany:
+class TestMany(StoreFixtures):
     def test_delayed_messages_do_not_slow_an_immediate_one(self, store: Store, admin: Any) -> None:
         def work() -> float:
             began = time.perf_counter()

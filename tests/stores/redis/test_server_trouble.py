@@ -15,13 +15,13 @@ from broker_profiles.comparison.servers import Server
 from broker_profiles.errors import StoreFull, StoreUnavailable
 from broker_profiles.transports.redis import RedisStore
 from broker_profiles.transports.store import REJECTED, Sizes, Store
-from tests.stores.redis.server import LEASE, Proxy, close_all_others, listening, send, snapshot
-from tests.stores.storing import OpenStore, bodies, eventually, receipts
+from tests.stores.redis.server import Proxy, close_all_others, listening, snapshot
+from tests.stores.storing import OpenStore, StoreFixtures, bodies, eventually, receipts, send
 
 pytestmark = pytest.mark.server("redis")
 
 
-class TestServerTrouble:
+class TestServerTrouble(StoreFixtures):
     def test_forgotten_scripts_are_loaded_again(self, store: Store, admin: Any) -> None:
         send(store, b"1")
         admin.script_flush()
@@ -52,7 +52,7 @@ class TestServerTrouble:
         held = store.reserve("alive", ["q"], 1)
         store.reserve("dead", ["q"], 1)
         server.kill()
-        threading.Event().wait(2 * LEASE)
+        threading.Event().wait(2 * self.LEASE)
         server.start()
         other.renew("other", ["q"])
         assert other.reserve("other", ["q"], 5) == []
