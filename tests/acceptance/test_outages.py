@@ -13,7 +13,7 @@ from tests.acceptance.running import client, runs, worker
 from tests.acceptance.tasks import tasks_of
 from tests.acceptance.test_profiles import environment
 from tests.conftest import ServerOf
-from tests.waiting import until
+from tests.waiting import poll, until
 
 PROFILES = ["redis+none", "postgresql+none", "mysql+none", "rabbitmq+none"]
 
@@ -63,10 +63,7 @@ def test_work_goes_on_after_the_broker_was_killed(profile: str, server: ServerOf
 def send_for(task: object, seconds: float) -> set[str]:
     """Send tasks one after the other for so long and return their ids."""
     sent: set[str] = set()
-    ends = time.monotonic() + seconds
-    while time.monotonic() < ends:
-        sent.add(task.delay().id)  # type: ignore[attr-defined]
-        time.sleep(0.05)
+    poll(lambda: sent.add(task.delay().id), seconds, every=0.05)  # type: ignore[attr-defined]
     return sent
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import stat
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -123,15 +124,17 @@ class TestInstalling:
         """Columns start their servers side by side; dpkg and the policy are there once."""
         at_work: list[str] = []
         done: list[str] = []
+        together = threading.Event()
 
         @contextlib.contextmanager
         def no_services() -> Iterator[None]:
             yield
 
         def run(command: list[str]) -> subprocess.CompletedProcess[str]:
-            assert not at_work
+            if at_work:
+                together.set()
             at_work.append(command[-1])
-            time.sleep(0.05)
+            assert not together.wait(0.05)
             done.append(at_work.pop())
             return subprocess.CompletedProcess(command, 0, "", "")
 

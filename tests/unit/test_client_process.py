@@ -22,6 +22,7 @@ from broker_profiles.comparison.column import file_variables
 from broker_profiles.comparison.ledger import VARIABLE, Ledger
 from broker_profiles.comparison.scenario import TooLate
 from broker_profiles.comparison.variables import PREFIX_VARIABLE
+from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]
 
@@ -179,9 +180,7 @@ def test_one_that_dies_is_an_error_with_its_last_words(
 def test_one_that_was_killed_between_two_calls_is_replaced(client: Client) -> None:
     pid = client.call(echo)[1]
     os.killpg(pid, signal.SIGKILL)
-    deadline = time.monotonic() + 10
-    while client.running and time.monotonic() < deadline:
-        time.sleep(0.01)
+    until(lambda: not client.running, 10, "its death is seen")
     assert client.call(echo)[1] != pid
 
 
@@ -251,10 +250,7 @@ sys.stdin.read()
         pid = int(suite.stdout.readline())
         suite.kill()
         suite.communicate()
-    deadline = time.monotonic() + 20
-    while not is_gone(pid):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    until(lambda: is_gone(pid), 20, "it ends with the suite")
 
 
 # -- sending --------------------------------------------------------------------------------------

@@ -92,7 +92,7 @@ class TestMany(StoreFixtures):
             send(store, *[b"later"] * 1000, delay=3600, priority=9)
         assert store.sizes("q") == Sizes(delayed=100_000)
         # Not at every try: the machine may be busy with other things.
-        eventually(lambda: work() < 3 * alone + 0.05, 30)
+        eventually(lambda: min(work() for _ in range(5)) < 3 * alone + 0.05, 30)
         assert store.purge("q") == 100_000
 
     def test_many_that_are_due_at_once_come_in_batches(self, store: Store) -> None:
