@@ -216,7 +216,8 @@ class Run:
                 return
             except Exception as error:  # its own lane goes on with the rest
                 logger.warning("nobody helps %s: %s", column.name, redact(_where(error)))
-                self._owned.pop(column.name, None)
+                with self._lock:
+                    self._owned.pop(column.name, None)
 
     def _longest(self) -> Column | None:
         with self._lock:
