@@ -41,16 +41,46 @@ _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.0001, 0.005
 # fork waits until no thread is, and finds every file closed. The parent opens them again when next needed.
 _inside = threading.RLock()
 _files: weakref.WeakSet[SQLiteFile] = weakref.WeakSet()
-# Of its own: who opens a file that is locked is inside for seconds, and others make theirs meanwhile.
-_listing = threading.Lock()
+# Every open connection, and whose it is. Were it nowhere else, the garbage collector would close that of a
+# file which nobody has any more, and no fork waits for that.
+_owners: dict[sqlite3.Connection, weakref.ref[SQLiteFile]] = {}
+# Held to make a file, to close a connection and to fork; taken after `_inside`, where both are. Of its own:
+# who opens a file that is locked is inside for seconds, and others make and close theirs meanwhile.
+_listing = threading.RLock()
+
+
+def _close(connection: sqlite3.Connection) -> None:
+    """Close a connection; `_listing` is held."""
+    _owners.pop(connection, None)
+    connection.close()
+
+
+def _close_forgotten(_: object = None) -> None:
+    """Close what belongs to files that are gone.
+
+    The garbage collector calls this at any point of any thread, which may hold a lock that a fork takes next;
+    so it does not wait. What is left is closed when the next file is opened, or before the next fork.
+    """
+    listing = _listing
+    if listing.acquire(blocking=False):
+        try:
+            # A list of the keys: making pairs may start a collection, which changes the dictionary meanwhile.
+            for connection in list(_owners):
+                owner = _owners.get(connection)
+                if owner is not None and owner() is None:
+                    _close(connection)
+        finally:
+            listing.release()
 
 
 def _before_fork() -> None:
     _inside.acquire()
     _listing.acquire()
-    for file in list(_files):
+    files = list(_files)  # kept, so that from here on none is forgotten
+    for file in files:
         if not file.in_memory:
             file.close()
+    _close_forgotten()
 
 
 def _after_fork_in_parent() -> None:
@@ -60,7 +90,7 @@ def _after_fork_in_parent() -> None:
 
 def _after_fork_in_child() -> None:
     global _inside, _listing
-    _inside, _listing = threading.RLock(), threading.Lock()
+    _inside, _listing = threading.RLock(), threading.RLock()
     for file in list(_files):
         file.lock = threading.RLock()
 
@@ -107,11 +137,13 @@ class SQLiteFile:
     @property
     def connection(self) -> sqlite3.Connection:
         """The open connection of this process. Raises `StoreBusy`."""
-        return self._opened(time.monotonic() + self._timeout)
+        with self._turn() as deadline:
+            return self._opened(deadline)
 
     def _opened(self, deadline: float) -> sqlite3.Connection:
-        if self._connection is not None and self._generation == forks():
-            return self._connection
+        connection = self._connection  # once: another thread may close it
+        if connection is not None and self._generation == forks():
+            return connection
         inside = _inside
         if not inside.acquire(timeout=max(0.0, deadline - time.monotonic())):
             raise StoreBusy(store=self, seconds=self._timeout)
@@ -121,7 +153,8 @@ class SQLiteFile:
             inside.release()
 
     def _open(self, deadline: float) -> sqlite3.Connection:
-        self._connection = None
+        self.close()  # of one in memory, the connection that was inherited over a fork
+        _close_forgotten()
         with self.translated():
             connection = sqlite3.connect(self.path, timeout=0, isolation_level=None, check_same_thread=False)
         try:
@@ -130,6 +163,7 @@ class SQLiteFile:
         except BaseException:
             connection.close()
             raise
+        _owners[connection] = weakref.ref(self, _close_forgotten)
         self._connection, self._generation = connection, forks()
         self._inode = 0 if self.in_memory else Path(self.path).stat().st_ino
         return connection
@@ -166,11 +200,11 @@ class SQLiteFile:
             raise StoreUnavailable(store=self, problem="the file was deleted or replaced")
 
     def close(self) -> None:
-        """Close the connection of this process, if it has one."""
-        connection, self._connection = self._connection, None
-        if connection is None:
-            return
-        connection.close()
+        """Close the connection of this process, if it has one. Waits for no lock of the file."""
+        with _listing:
+            connection, self._connection = self._connection, None
+            if connection is not None:
+                _close(connection)
 
     # -- work -------------------------------------------------------------------------------------
 

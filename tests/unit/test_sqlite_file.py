@@ -1,8 +1,12 @@
-"""Threads of one process at a SQLite file that another process keeps locked."""
+"""Threads of one process at a SQLite file: one that another process keeps locked, and beside forks."""
 
 from __future__ import annotations
 
+import gc
+import json
 import sqlite3
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +16,9 @@ from pathlib import Path
 import pytest
 
 from broker_profiles.errors import StoreBusy
+from broker_profiles.transports import sqlite_file
 from broker_profiles.transports.sqlite_file import SQLiteFile
+from tests.waiting import until
 
 TIMEOUT = 0.5
 
@@ -70,3 +76,43 @@ def open_and_write(file: SQLiteFile) -> float:
     write(twin)
     twin.close()
     return time.monotonic() - began
+
+
+def test_closing_does_not_wait_for_who_opens_it(file: SQLiteFile, path: Path) -> None:
+    assert file.read("SELECT * FROM numbers") == []
+    patient = SQLiteFile(str(path), SCHEMA, timeout=60.0, synchronous="OFF")
+    with closing(sqlite3.connect(path, isolation_level=None)) as other, ThreadPoolExecutor(1) as threads:
+        other.execute("BEGIN EXCLUSIVE")
+        opening = threads.submit(patient.read, "SELECT * FROM numbers")
+        until(somebody_is_inside, 30, "the file being opened")
+        file.close()
+        still_opening = not opening.done()
+        other.execute("ROLLBACK")
+    assert still_opening
+    assert opening.result() == []
+    patient.close()
+
+
+def somebody_is_inside() -> bool:
+    free = sqlite_file._inside.acquire(blocking=False)
+    if free:
+        sqlite_file._inside.release()
+    return not free
+
+
+def test_a_file_that_is_forgotten_is_closed(path: Path) -> None:
+    file = SQLiteFile(str(path), SCHEMA, timeout=TIMEOUT, synchronous="OFF")
+    assert file.read("SELECT * FROM numbers") == []
+    log = path.with_name(f"{path.name}-wal")  # the last connection that is closed removes it
+    assert log.exists()
+    del file
+    gc.collect()
+    assert not log.exists()
+
+
+def test_a_forked_child_works_and_inherits_nothing_whatever_other_threads_close_and_forget(
+    path: Path,
+) -> None:
+    command = (sys.executable, "-m", "tests.unit.forks_alone", str(path), "100")
+    run = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
+    assert json.loads(run.stdout) == {"forked": 100, "hung": 0, "inherited": 0, "failed": 0, "lost": 0}
