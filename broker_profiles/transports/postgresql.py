@@ -3,7 +3,8 @@
 Acknowledging and reserving are one statement. Who waits is woken by NOTIFY, which the publisher sends
 after its message is committed and not within that transaction: the lock it takes would make all
 committing publishers wait for each other's disk. It is not sent more often than every `_QUIET` seconds
-for a queue; in exchange, those who wait look by themselves until that time is over.
+for a queue; in exchange, those who wait look by themselves until that time is over. They also look when
+they have heard nothing for a while: over a half-open connection nothing would ever come, no error either.
 """
 
 from __future__ import annotations
@@ -31,6 +32,9 @@ _QUIET = 0.05
 #: How long those who wait also look by themselves after a notification, and how often, in seconds.
 _LOOKING = 2 * _QUIET
 _FIRST_LOOK, _LAST_LOOK = 0.001, 0.02
+
+#: The longest that only notifications are waited for, in seconds, without asking the server anything.
+_SILENCE = 2.0
 
 #: The most queues whose last notification is remembered.
 _REMEMBERED = 1000
@@ -88,10 +92,10 @@ class PostgreSQLStore(SQLStore):
         self._driver = driver
         self._notified: dict[str, float] = {}
         #: The connection and the queues that are listened to; whether nothing can be ready but by a
-        #: notification or at the time of the next delayed message.
+        #: notification, and until when that is trusted: the next delayed message, or too long a silence.
         self._listening: tuple[Any, tuple[str, ...]] = (None, ())
         self._nothing = False
-        self._next_due = 0.0
+        self._next_look = 0.0
         self._looking_until = 0.0
         self._pause = _FIRST_LOOK
 
@@ -167,22 +171,23 @@ class PostgreSQLStore(SQLStore):
     def wait(self, queues: Sequence[str], timeout: float) -> bool:
         """Listen, then look, so that nothing is missed; look a few times more, then only listen.
 
-        What is known stays known from one call to the next, so that many short waits cost no statement.
+        What is known stays known from one call to the next, so that many short waits cost no statement. It
+        is looked up again every `_SILENCE` seconds. Raises `StoreError` where there is no answer to that.
         """
         deadline = time.monotonic() + timeout
         while True:
             self._listen(tuple(sorted(queues)))
             now = time.monotonic()
-            if not self._nothing or now >= self._next_due:
+            if not self._nothing or now >= self._next_look:
                 ready, due = self._looked(queues)
                 self._nothing = not ready and now >= self._looking_until
-                self._next_due = now + due
+                self._next_look = now + min(due, _SILENCE)
                 if ready:
                     return True
             now = time.monotonic()
             if now >= deadline:
                 return False
-            left = min(deadline, self._next_due) - now
+            left = min(deadline, self._next_look) - now
             if not self._nothing:
                 left, self._pause = min(left, self._pause), min(self._pause * 1.5, _LAST_LOOK)
             if self._driver.notified(self._session.connection, max(0.0, left)):
