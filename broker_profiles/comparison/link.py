@@ -72,6 +72,8 @@ class Link:
         self._delay = 0.0
         self._loss = 0.0
         self._rate = 0.0
+        #: How many bytes have passed so far, of all connections and both ways.
+        self.carried = 0
         self._connections: set[_Connection] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.new_event_loop()
@@ -211,6 +213,7 @@ class Link:
             while data := await source.read(_CHUNK):
                 await self._hold_up(len(data))
                 await self._may_pass(connection)
+                self.carried += len(data)
                 sink.write(data)
                 await sink.drain()
             await self._may_pass(connection)

@@ -15,6 +15,7 @@ from broker_profiles.comparison.account import Account, account
 from broker_profiles.comparison.client import Client, ClientError, ClientHung, Sent
 from broker_profiles.comparison.clock import remove_shared_memory
 from broker_profiles.comparison.column import Host, file_variables
+from broker_profiles.comparison.idle import Idle
 from broker_profiles.comparison.ledger import VARIABLE, Ledger
 from broker_profiles.comparison.leftovers import remove_leftovers
 from broker_profiles.comparison.processes import CELERY, Process
@@ -154,6 +155,14 @@ class Stage:
             return self.wait(condition, seconds, otherwise)
         except TooLate:
             raise PromiseBroken(f"{otherwise} within {seconds:g} s") from None
+
+    def wait_until_idle(self, seconds: float) -> None:
+        """Return once clients and workers do no more than wait for work. Raises `TooLate`.
+
+        Raises `NotApplicable` where there is no network to see it by.
+        """
+        link = self.server.link
+        self.wait(Idle(lambda: link.carried), seconds, "clients and workers are idle")
 
     def sends_again(self, seconds: float) -> Sent:
         """Send a task with the first client until that works, as after a fault, and return it.

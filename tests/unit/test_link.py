@@ -62,6 +62,17 @@ def test_a_slow_reader_gets_everything_though_both_have_sent_their_end() -> None
             server.shutdown()
 
 
+def test_what_has_passed_is_counted_both_ways_and_what_is_lost_is_not(link: Link, dial: Dial) -> None:
+    first, second = dial(), dial()
+    says(first, b"hello")
+    says(second, b"hi")
+    assert link.carried == 14
+    link.half_open()
+    first.sendall(b"lost")
+    assert silent(first)
+    assert link.carried == 14
+
+
 def test_an_end_is_carried_on(dial: Dial, echo: Echo) -> None:
     connection = dial()
     says(connection)

@@ -23,6 +23,9 @@ _PATIENCE = 15.0
 #: Seconds between two tasks that are sent where a call proves nothing.
 _EVERY = 1.0
 
+#: How long it may take, in seconds, until clients and workers do no more than wait.
+_IDLE_WITHIN = 15.0
+
 #: What a narrow network carries, in bytes a second.
 _NARROW = 20_000
 
@@ -71,8 +74,13 @@ def partition_of_40_seconds(stage: Stage) -> None:
 
 @case("every connection of clients and workers is half open", quick=True)
 def half_open(stage: Stage) -> None:
-    """Let nothing more pass over the connections there are; new ones work, so the broker is back at once."""
+    """Let nothing more pass over the connections there are; new ones work, so the broker is back at once.
+
+    The worker has nothing to do by then: who only waits to hear something has to find out by himself that
+    nobody is there any more, and what else he did just then would have told him.
+    """
     worker = _working(stage)
+    stage.wait_until_idle(_IDLE_WITHIN)
     stage.server.half_open()
     _work_resumes(stage, worker)
 
