@@ -18,7 +18,7 @@ from typing import Any, Literal
 from broker_profiles.comparison.servers.base import free_ports
 
 #: What the link does to what passes; see the methods of `Link`.
-State = Literal["open", "cut", "stalled"]
+State = Literal["open", "cut", "stalled", "muted"]
 
 _CHUNK = 65_536
 #: What one lost packet costs on a network: the shortest retransmission timeout of Linux, in seconds.
@@ -38,6 +38,8 @@ class _Connection:
         self.writers = [to_client]
         #: Once true nothing passes any more, and neither side is told.
         self.dead = False
+        #: Once true the client has missed something: what the server says is of no use to it any more.
+        self.missed = False
         self._aborted = asyncio.Event()
 
     async def end(self) -> None:
@@ -95,6 +97,14 @@ class Link:
     def stall(self) -> None:
         """Carry nothing, and tell nobody: a partition. What waits is carried on after `heal()`."""
         self._do(self._become("stalled"))
+
+    def mute(self) -> None:
+        """Carry what clients send, and lose what the server sends, its end included.
+
+        `heal()` resets the connections whose clients have missed something: what comes after a hole would
+        be taken for the answer to something else.
+        """
+        self._do(self._become("muted"))
 
     def half_open(self) -> None:
         """Carry nothing more over the connections there are, for ever, and tell neither side.
@@ -160,6 +170,10 @@ class Link:
         elif self._listener is None:
             await self._listen()
         if state == "open":
+            for connection in list(self._connections):
+                if connection.missed and not connection.dead:
+                    connection.abort()
+        if state in ("open", "muted"):
             self._passing.set()
         else:
             self._passing.clear()
@@ -197,7 +211,11 @@ class Link:
         await self._passing.wait()
         if to_client.is_closing():  # reset in the partition
             return
-        from_server, to_server = await asyncio.open_connection(*self._target)
+        try:
+            from_server, to_server = await asyncio.open_connection(*self._target)
+        except OSError:
+            await self._may_hear(to_client, connection)
+            return
         connection.writers.append(to_server)
         if to_client.is_closing():  # or while the server was called
             return
@@ -214,12 +232,15 @@ class Link:
                 await self._hold_up(len(data))
                 await self._may_pass(connection)
                 self.carried += len(data)
-                sink.write(data)
-                await sink.drain()
-            await self._may_pass(connection)
+                if not self._misses(sink, connection):
+                    sink.write(data)
+                    await sink.drain()
+            await self._may_hear(sink, connection)
             sink.write_eof()
         except (OSError, RuntimeError):
-            await self._may_pass(connection)
+            # Where it is the sink that has failed, it is the source that is told.
+            (other,) = (writer for writer in connection.writers if writer is not sink)
+            await self._may_hear(sink if source.exception() else other, connection)
             connection.abort()
 
     async def _hold_up(self, size: int) -> None:
@@ -231,9 +252,22 @@ class Link:
             await asyncio.sleep(min(left, _SLICE))
 
     async def _may_pass(self, connection: _Connection) -> None:
-        """Return once the other side may hear of anything: data, an end, a reset."""
+        """Return once the other side may get anything."""
         await self._passing.wait()
         if connection.dead:
+            await connection.wait_aborted()
+
+    def _misses(self, side: asyncio.StreamWriter, connection: _Connection) -> bool:
+        """Whether what is for this side is lost: all that is for a client of a server that is mute."""
+        if side is not connection.writers[0]:
+            return False
+        connection.missed = connection.missed or self._state == "muted"
+        return connection.missed
+
+    async def _may_hear(self, side: asyncio.StreamWriter, connection: _Connection) -> None:
+        """Return once this side may hear of the end of the other: an end, a reset, a refusal."""
+        await self._may_pass(connection)
+        if self._misses(side, connection):
             await connection.wait_aborted()
 
 

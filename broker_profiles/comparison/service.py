@@ -101,6 +101,12 @@ class Service(ABC):
         self._stage.fault("network partition")
         link.stall()
 
+    def mute(self) -> None:
+        """Let it hear and not be heard: what is sent to it arrives, what it answers is lost."""
+        link = self.link
+        self._stage.fault("answers lost")
+        link.mute()
+
     def half_open(self) -> None:
         """Let nothing more pass over the connections there are, and tell nobody."""
         link = self.link

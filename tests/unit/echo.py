@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import socketserver
 import threading
@@ -15,7 +16,7 @@ Dial = Callable[[], socket.socket]
 
 
 class Echo(socketserver.ThreadingTCPServer):
-    """Sends back what it gets; counts the connections it has and how they ended."""
+    """Sends back what it gets and keeps it; counts the connections it has and how they ended."""
 
     daemon_threads = True
     block_on_close = False
@@ -24,6 +25,8 @@ class Echo(socketserver.ThreadingTCPServer):
     def __init__(self) -> None:
         self.here = 0
         self.ended: list[str] = []
+        self.heard = bytearray()
+        self.connections: list[socket.socket] = []
         self.lock = threading.Lock()
         super().__init__(("127.0.0.1", 0), EchoHandler)
         threading.Thread(target=self.serve_forever, args=[0.05], daemon=True).start()
@@ -36,6 +39,12 @@ class Echo(socketserver.ThreadingTCPServer):
         self.shutdown()
         self.server_close()
 
+    def end_all(self) -> None:
+        """End every connection, as the system does for a server that was killed."""
+        for connection in self.connections:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
 
 class EchoHandler(socketserver.BaseRequestHandler):
     def handle(self) -> None:
@@ -43,9 +52,12 @@ class EchoHandler(socketserver.BaseRequestHandler):
         assert isinstance(server, Echo)
         with server.lock:
             server.here += 1
+            server.connections.append(self.request)
         ending = "end"
         try:
             while data := self.request.recv(65_536):
+                with server.lock:
+                    server.heard += data
                 self.request.sendall(data)
         except OSError:
             ending = "reset"

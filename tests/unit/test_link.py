@@ -144,7 +144,7 @@ def test_heal_ends_a_wait_that_has_begun(link: Link, dial: Dial) -> None:
 # -- closing --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("state", ["open", "cut", "stall", "half_open", "slow"])
+@pytest.mark.parametrize("state", ["open", "cut", "stall", "mute", "half_open", "slow"])
 def test_close_leaves_no_thread_no_port_and_no_connection(state: str, echo: Echo) -> None:
     threads, files = threads_of_links(), open_files()
     link = Link("127.0.0.1", echo.port)
@@ -177,7 +177,7 @@ def open_files() -> int:
 
 
 def test_faults_may_come_from_any_thread(link: Link, dial: Dial) -> None:
-    faults = [link.cut, link.stall, link.half_open, link.reset, link.heal] * 10
+    faults = [link.cut, link.stall, link.mute, link.half_open, link.reset, link.heal] * 10
     threads = [threading.Thread(target=fault) for fault in faults]
     for thread in threads:
         thread.start()

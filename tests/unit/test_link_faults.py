@@ -115,6 +115,88 @@ def test_an_outage_may_become_a_partition(link: Link, dial: Dial) -> None:
     assert exactly(connection, 5) == b"hello"
 
 
+# -- mute -----------------------------------------------------------------------------------------
+
+
+def test_a_mute_server_hears_and_is_not_heard(link: Link, dial: Dial, echo: Echo) -> None:
+    old = dial()
+    says(old)
+    link.mute()
+    old.sendall(b"1" * 1_000_000)
+    new = dial()
+    new.sendall(b"2")
+    until(lambda: echo.heard.count(b"1") == 1_000_000 and b"2" in echo.heard, 5, "the server hears both")
+    assert silent(old)
+    assert silent(new)
+
+
+def test_heal_ends_those_that_have_missed_something_and_no_others(link: Link, dial: Dial, echo: Echo) -> None:
+    """What is left of a conversation with a hole in it would be taken for the answer to something else."""
+    missed, idle = dial(), dial()
+    says(missed)
+    says(idle)
+    link.mute()
+    missed.sendall(b"lost")
+    until(lambda: b"lost" in echo.heard, 5, "the server hears it")
+    assert silent(missed)
+    link.heal()
+    assert is_reset(missed)
+    says(idle)
+    says(dial())
+    until(lambda: echo.ended == ["reset"], 5, "the server hears of the reset")
+
+
+@pytest.mark.parametrize("how", ["end", "reset"])
+def test_a_mute_server_hears_of_a_client_that_goes(how: str, link: Link, dial: Dial, echo: Echo) -> None:
+    connection = dial()
+    says(connection)
+    link.mute()
+    leave(connection, how)
+    until(lambda: echo.ended == [how], 5, "the server hears of it")
+
+
+def test_nobody_is_told_of_a_mute_server_that_goes(link: Link, dial: Dial, echo: Echo) -> None:
+    """Neither those that it had, nor those that find nothing where it was."""
+    idle, busy = dial(), dial()
+    says(idle)
+    says(busy)
+    link.mute()
+    echo.close()
+    echo.end_all()
+    busy.sendall(b"hello")
+    late = dial()
+    late.sendall(b"hello")
+    assert silent(idle)
+    assert silent(busy)
+    busy.sendall(b"hello")
+    assert silent(busy)
+    assert silent(late)
+    link.heal()
+    for connection in (idle, busy, late):
+        assert is_reset(connection)
+
+
+def test_a_mute_server_may_become_an_outage_or_a_partition(link: Link, dial: Dial, echo: Echo) -> None:
+    missed = dial()
+    says(missed)
+    link.mute()
+    missed.sendall(b"lost")
+    until(lambda: b"lost" in echo.heard, 5, "the server hears it")
+    link.stall()
+    missed.sendall(b"held")
+    assert silent(missed)
+    assert b"held" not in echo.heard
+    link.cut()
+    assert is_reset(missed)
+    link.mute()
+    late = dial()
+    late.sendall(b"late")
+    until(lambda: b"late" in echo.heard, 5, "the server hears it")
+    assert silent(late)
+    link.heal()
+    says(dial())
+
+
 # -- half open and reset --------------------------------------------------------------------------
 
 

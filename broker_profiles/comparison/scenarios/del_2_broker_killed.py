@@ -19,6 +19,10 @@ _EVERY, _LENGTH = 0.05, 0.08
 #: How many tasks have to have been sent before a fault, for it to be one under load.
 _AT_LEAST = 20
 
+#: How many tasks wait where answers are lost, how many of them run before, and for how many seconds they
+#: are lost: enough for the slowest to ask for another one, and not for the fastest to have all.
+_WAITING, _FIRST, _MUTE = 60, 3, 3.0
+
 #: Within how many seconds everything has to have run; a lease of a dead worker is the longest part of it.
 _DRAINED = 45.0
 
@@ -75,6 +79,25 @@ def new_queue(stage: Stage) -> None:
     stage.workers.start()
     stage.wait_for([*first, stage.sends_again(30).id], 30)
     stage.require_clean()
+
+
+@case("the broker's answers are lost for some seconds, and then it is killed and restarted")
+def answers_lost(stage: Stage) -> None:
+    """Let it hear and not be heard with many tasks waiting: what it hands out in that time nobody gets.
+
+    The worker talks to it about tasks alone, so that whatever it asks for is a task.
+    """
+    stage.set(worker_enable_remote_control=False)
+    stage.workers.start("--without-mingle", "--without-gossip", "--without-heartbeat", concurrency=1)
+    sent = stage.client.sent("note", _WAITING, _LENGTH)
+    stage.wait(lambda: len(stage.ledger.ids("finish")) >= _FIRST, 20, "the first tasks have run")
+    stage.server.mute()
+    stage.pause(_MUTE)
+    stage.facts["had not started when the broker was killed"] = len(set(sent) - stage.ledger.ids("start"))
+    stage.server.kill()
+    stage.server.start()
+    stage.workers.revive()
+    _all_run(stage)
 
 
 def _working(stage: Stage) -> None:
