@@ -102,9 +102,11 @@ class Workers:
         """Return once the worker consumes. Raises `WorkerEnded`."""
 
         def is_ready() -> bool:
+            # Asked first: what has ended by now has written down by now that it was ready.
+            ended = not worker.alive
             if worker.name in self._ledger.ids("ready"):
                 return True  # and perhaps dead by now, of a task that kills it
-            if not worker.alive:
+            if ended:
                 raise WorkerEnded(f"worker {worker.name} ended: {worker.last_words()[-500:]}")
             return False
 

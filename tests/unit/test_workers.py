@@ -74,3 +74,23 @@ def test_one_that_ends_is_told_of_at_once(workers: Workers, monkeypatch: pytest.
     monkeypatch.setattr(module, "START_SECONDS", 30)
     with pytest.raises(WorkerEnded, match="last words"):
         workers.start()
+
+
+def test_one_that_was_ready_and_ended_between_two_looks_was_ready(
+    workers: Workers, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a task that kills it: it writes down that it is ready and is dead a moment after a look."""
+    monkeypatch.setattr(module, "START_SECONDS", 30)
+    worker = workers.start(ready=False)
+    look = ledger.ids
+
+    def look_just_before(*kinds: Any) -> set[str]:
+        found = look(*kinds)
+        if worker.alive:
+            ready(ledger, 1)
+            worker.kill()
+        return found
+
+    monkeypatch.setattr(ledger, "ids", look_just_before)
+    workers.wait_ready(worker)
+    assert not worker.alive
