@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 from contextlib import closing
@@ -238,9 +239,26 @@ def test_close_leaves_nothing_behind(way: str, system: str, have: Have) -> None:
 def test_the_processes_of_a_server_do_not_run_as_root(have: Have) -> None:
     server = have("process", "postgresql")
     assert isinstance(server, ProcessServer)
-    mine = [thing for thing in _things(server) if isinstance(thing, psutil.Process)]
-    root = [p for p in mine if str(server.folder) in p.cmdline() and p.uids().real == 0]
-    assert root == []
+    users = {process: user for process in _processes(server) if (user := _user(process)) is not None}
+    assert users
+    assert [process for process, user in users.items() if user == 0] == []
+
+
+def _processes(server: ProcessServer) -> list[psutil.Process]:
+    """Return the processes that the server's folder is named to, and what they have started."""
+    found: list[psutil.Process] = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if any(str(server.folder) in word for word in process.cmdline()):
+                found += [process, *process.children(recursive=True)]
+    return found
+
+
+def _user(process: psutil.Process) -> int | None:
+    """Return whom a process runs as, none where it has ended meanwhile."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return int(process.uids().real)
+    return None
 
 
 class TestUrl:
