@@ -17,18 +17,19 @@ from server_ways import ENVIRON, Have
 
 from broker_profiles.comparison.servers import Server, ServerPool, ServerUnavailable
 from broker_profiles.comparison.servers.containers import ContainerServer
-from tests.waiting import until
+from tests.waiting import poll, until
 
 # Says what exists, then waits for its end, or that of the tests. The child shows that a fork owns
 # nothing: when it ends by itself the server stays, and when it outlives its parent the server goes
 # nevertheless.
 SCRIPT = """
-import json, os, signal, sys
+import faulthandler, json, os, select, signal, sys
 import psutil
 from broker_profiles.comparison.servers import ServerPool
 
 # Where the tests run in the background of a shell they ignore it, and so would this.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+faulthandler.register(signal.SIGUSR1)
 way, system, end = sys.argv[1:]
 with ServerPool({**os.environ, "BROKER_PROFILES_SERVERS": way}) as pool:
     server = pool.get(system)
@@ -51,9 +52,12 @@ with ServerPool({**os.environ, "BROKER_PROFILES_SERVERS": way}) as pool:
         pool.close()
         left = {child.pid for child in psutil.Process().children(recursive=True)}
         os._exit(0 if left == {forked} else 1)
-    sys.stdin.read()
+    # Not by reading: a SIGINT just before it would not be seen until there is something to read.
+    while not select.select([sys.stdin], [], [], 0.1)[0]:
+        pass
 """
-DEADLINE = 30.0
+# The engine alone may take most of it to remove a container on a busy machine.
+DEADLINE = 60.0
 
 
 @pytest.mark.parametrize(
@@ -74,27 +78,32 @@ DEADLINE = 30.0
         ("container", "postgresql", "SIGKILL"),
     ],
 )
-def test_nothing_outlives_the_interpreter(way: str, system: str, end: str, have: Have) -> None:
+def test_nothing_outlives_the_interpreter(
+    way: str, system: str, end: str, have: Have, tmp_path: Path
+) -> None:
     have(way, system).close()  # it can be had at all, else this skips
-    run = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, way, system, end],
-        env=ENVIRON,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    said = tmp_path / "said"  # no pipe: the forked process would keep it open
+    with said.open("wb") as errors:
+        run = subprocess.Popen(
+            [sys.executable, "-c", SCRIPT, way, system, end],
+            env=ENVIRON,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        )
     assert run.stdout is not None
     line = run.stdout.readline()
     if not line:
-        pytest.fail(run.communicate()[1])
+        run.wait(DEADLINE)
+        pytest.fail(said.read_text())
     there = json.loads(line)
     try:
         assert len(there["children"]) >= (1 if way == "container" else 2)  # the guard at least
         if end.startswith("SIG"):
             run.send_signal(getattr(signal, end))
         assert (
-            run.wait(DEADLINE)
+            _status(run, said)
             == {
                 "exit": 3,
                 "close": 0,
@@ -102,7 +111,7 @@ def test_nothing_outlives_the_interpreter(way: str, system: str, end: str, have:
                 "SIGTERM": -signal.SIGTERM,
                 "SIGKILL": -signal.SIGKILL,
             }[end]
-        ), run.stderr and run.stderr.read()
+        ), said.read_text()
         until(lambda: not [pid for pid in there["children"] if _runs(pid)], DEADLINE, "no process is left")
         if there["folder"]:
             until(lambda: not Path(there["folder"]).exists(), DEADLINE, "its folder is removed")
@@ -114,6 +123,17 @@ def test_nothing_outlives_the_interpreter(way: str, system: str, end: str, have:
             os.kill(there["forked"], signal.SIGKILL)
         run.kill()
         run.communicate()
+
+
+def _status(run: subprocess.Popen[str], said: Path) -> int:
+    """Return how a program ended; where it does not end in time, fail with where it is and what it said."""
+    try:
+        return run.wait(DEADLINE)
+    except subprocess.TimeoutExpired:
+        children = psutil.Process(run.pid).children(recursive=True)
+        run.send_signal(signal.SIGUSR1)
+        poll(lambda: "(most recent call first)" in said.read_text(), 10)
+        pytest.fail(f"not ended within {DEADLINE} s; its children: {children}; it said:\n{said.read_text()}")
 
 
 def _runs(pid: int) -> bool:
