@@ -7,7 +7,6 @@ import json
 import select
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from broker_profiles.comparison import cleaning
+from broker_profiles.comparison.pressure import Patience
 from broker_profiles.comparison.processes import runs
 from broker_profiles.comparison.scenario import TooLate
 from broker_profiles.comparison.servers.guard import guard, kill_tree
@@ -23,6 +23,9 @@ from broker_profiles.errors import redact
 from broker_profiles.runtime.dead_letters import DeadLetter
 
 _MODULE = "broker_profiles.comparison.clientside"
+
+#: How often, in seconds, who waits for an answer looks whether he still should.
+_LOOK = 0.2
 
 #: How much longer than the work itself an answer may take on a busy machine, in seconds.
 _GRACE = 15.0
@@ -200,16 +203,14 @@ class Client:
 
     def _line_of(self, stream: IO[str], within: float) -> str | None:
         """Return the next line, an empty one where the stream ended, none where there was none in time."""
-        deadline = time.monotonic() + within
-        while True:
-            left = deadline - time.monotonic()
-            if left <= 0:
-                return None
+        patience = Patience(within)
+        while not patience.over():
             # One answer to one question: nothing waits unseen in the stream's buffer.
-            if select.select([stream], [], [], min(left, 1.0))[0]:
+            if select.select([stream], [], [], min(within, _LOOK))[0]:
                 return stream.readline()
             if self._cancelled():
                 raise KeyboardInterrupt
+        return None
 
     def _ended(self) -> ClientError:
         self.kill()

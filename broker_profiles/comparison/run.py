@@ -10,7 +10,6 @@ import logging
 import shutil
 import tempfile
 import threading
-import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,6 +22,7 @@ from typing import Any
 from broker_profiles.comparison.account import Account, account
 from broker_profiles.comparison.column import Column, Host
 from broker_profiles.comparison.ledger import Event
+from broker_profiles.comparison.pressure import OVERLOAD, Meter
 from broker_profiles.comparison.scenario import Case, NotApplicable, Outcome, PromiseBroken, TooLate
 from broker_profiles.comparison.servers import FaultRefused, ServerUnavailable
 from broker_profiles.comparison.stage import Stage
@@ -39,9 +39,10 @@ _WORTH_HELP = 8
 class Attempt:
     """What came of one case on one column.
 
-    `seconds` is how long it took; `late`, whether it was right but not in time; `alone`, whether it is
-    the repetition, with nothing beside it, of one that was late; `logs` the last words of every process of
-    a case that did not end well; `bounds`, in seconds, what was promised of a fact.
+    `seconds` is how long it took; `late`, whether it was right but not in time, or seemed to break a promise
+    on an overloaded machine; `alone`, whether it is the repetition, with nothing beside it, of one that was
+    late; `logs` the last words of every process of a case that did not end well; `bounds`, in seconds, what
+    was promised of a fact.
     """
 
     column: str
@@ -71,7 +72,7 @@ def attempt(
     cancelled: Callable[[], bool] = lambda: False,
 ) -> Attempt:
     """Try a case on a column's servers. Raises `Cancelled`; everything else is in the attempt."""
-    began = time.monotonic()
+    meter = Meter()
     stage: Stage | None = None
     failure: Exception | None = None
     try:
@@ -91,6 +92,9 @@ def attempt(
         if host.owned:
             host.close()
     outcome, detail = _outcome(failure)
+    seconds, share = meter.lap()
+    # What only looks like a loss on a machine that gets nothing done is not believed at once.
+    doubtful = outcome is Outcome.BROKEN and share > OVERLOAD and host.guarantees.holds(case.guarantee)
     events = list(stage.ledger.events()) if stage is not None else []
     bad = outcome in (Outcome.BROKEN, Outcome.ERROR)
     return Attempt(
@@ -98,13 +102,13 @@ def attempt(
         case=case,
         outcome=outcome,
         detail=redact(detail),
-        seconds=time.monotonic() - began,
+        seconds=seconds,
         facts=stage.facts if stage else {},
         account=account(events),
         events=events,
         alone=alone,
         logs=_logs(folder) if bad else {},
-        late=isinstance(failure, TooLate),
+        late=isinstance(failure, TooLate) or doubtful,
         bounds=stage.bounds if stage else {},
     )
 

@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from broker_profiles.comparison.column import Host, hosted, parse
+from broker_profiles.comparison.pressure import Meter
 from broker_profiles.comparison.run import Run, attempt
 from broker_profiles.comparison.scenario import Case, Outcome, PromiseBroken, all_cases, select
 from broker_profiles.comparison.stage import Stage
@@ -89,3 +90,23 @@ def test_one_lane_runs_everything_by_itself() -> None:
     cases = [made_up(lambda stage: None, f"case{number}") for number in range(12)]
     run = Run([parse("embedded")], cases, jobs=1, environ=os.environ)
     assert [found.case for found in run()] == cases
+
+
+@pytest.mark.parametrize(
+    ("column", "share", "doubtful"),
+    [("embedded", 1.0, True), ("embedded", 0.5, False), ("redis:fast", 1.0, False)],
+)
+def test_what_seems_broken_on_an_overloaded_machine_is_tried_again_where_it_is_promised(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, column: str, share: float, doubtful: bool
+) -> None:
+    def breaks(stage: Stage) -> None:
+        raise PromiseBroken("a task was lost")
+
+    class Loaded(Meter):
+        def lap(self) -> tuple[float, float]:
+            return 1.0, share
+
+    monkeypatch.setattr("broker_profiles.comparison.run.Meter", Loaded)
+    # It is not started: the case does nothing with its servers.
+    found = attempt(Host(parse(column)), made_up(breaks), tmp_path / "case")
+    assert (found.outcome, found.late) == (Outcome.BROKEN, doubtful)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import time
 import uuid
 from typing import Any
 
 from celery import Celery
 
 from broker_profiles.comparison.ledger import recorder
+from broker_profiles.comparison.pressure import Patience
 from broker_profiles.comparison.scenario import PromiseBroken, case
 from broker_profiles.comparison.stage import Stage
 
@@ -135,9 +135,9 @@ def _become_dead_letters(stage: Stage, oddities: dict[str, Oddity]) -> None:
 
 def _none_is_lost(stage: Stage, ids: dict[str, str], seconds: float) -> None:
     """Return once each of these has run or is a dead letter."""
-    deadline = time.monotonic() + seconds
+    patience = Patience(seconds)
     while lost := [title for title, id_ in ids.items() if not _is_accounted_for(stage, id_)]:
-        if time.monotonic() > deadline:
+        if patience.over():
             shown = "; ".join(lost)
             raise PromiseBroken(
                 f"{len(lost)} of {len(ids)} have neither run nor become dead letters: {shown}"

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 ENGINE_SECONDS = 60
 REGISTRY_SECONDS = 10
 DEFAULT_ENGINE = "npipe://" if os.name == "nt" else "unix:///var/run/docker.sock"
+#: How often a container is told to freeze before it counts as one that cannot be.
+FREEZES = 5
 LABELS = {"broker-profiles": "test"}
 
 
@@ -169,7 +171,17 @@ class ContainerServer(OwnServer):
         self._testcontainer.get_wrapped_container().start()
 
     def _pause(self) -> None:
-        self._testcontainer.get_wrapped_container().pause()
+        from docker.errors import APIError
+
+        container = self._testcontainer.get_wrapped_container()
+        for left in reversed(range(FREEZES)):
+            try:
+                container.pause()
+                return
+            except APIError as error:
+                # The engine gives up where a process stays for a moment where it cannot be frozen.
+                if "unable to freeze" not in str(error) or not left:
+                    raise
 
     def _resume(self) -> None:
         self._testcontainer.get_wrapped_container().unpause()
