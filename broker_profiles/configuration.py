@@ -17,7 +17,7 @@ from kombu.transport import TRANSPORT_ALIASES
 from broker_profiles.errors import BrokerProfilesError, ConfigurationError, ConflictingSetting, debugging
 from broker_profiles.profile import Mode, Profile, Setting
 from broker_profiles.registry import require_drivers, resolve
-from broker_profiles.runtime import one_line
+from broker_profiles.runtime import one_line, signing
 from broker_profiles.settings import PROFILE_VARIABLE, Environment
 from broker_profiles.spelling import refuse_misspelt
 
@@ -63,6 +63,8 @@ def configure(
         require_drivers(chosen)
         settings = chosen.settings(environment)
         refuse_other_addresses(settings, environment)
+        if chosen.mode is not Mode.STOCK:
+            signing.prepare(environment)
     except BrokerProfilesError as error:
         _exit_inside_a_command(error)
         raise

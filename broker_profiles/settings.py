@@ -132,6 +132,17 @@ OPTIONS: Mapping[str, Option] = {
             "NORMAL survives the death of any process, FULL a power cut too, at a disk flush a message",
             choices=("NORMAL", "FULL"),
         ),
+        Option(
+            "signing_key_path",
+            "",
+            "the private key in PEM that messages are signed with; unsigned ones are refused then",
+        ),
+        Option("signing_certificate_path", "", "the certificate in PEM that goes with the key"),
+        Option(
+            "signing_trusted_path",
+            "",
+            "the folder with the certificates in PEM of everybody whose messages are taken",
+        ),
     )
 }
 

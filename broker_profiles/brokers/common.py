@@ -10,9 +10,7 @@ from broker_profiles.settings import Environment
 
 def settings_for_everyone(environment: Environment) -> Iterator[Setting]:
     """Yield what has nothing to do with durability: serialisation, start-up, shutdown."""
-    yield Setting("task_serializer", "json", "JSON cannot run code when it is read")
-    yield Setting("result_serializer", "json", "JSON cannot run code when it is read")
-    yield Setting("accept_content", ["json"], "a message in pickle could run code in the worker")
+    yield from _serialisation(environment)
     yield Setting("enable_utc", True, "times mean the same on every machine")
     yield Setting("broker_connection_retry_on_startup", True, "a worker may be started before its broker")
     yield Setting("broker_connection_max_retries", None, "a broker may be away longer than 100 attempts")
@@ -60,6 +58,20 @@ def settings_for_everyone(environment: Environment) -> Iterator[Setting]:
         "results are kept this long, in seconds",
         _source(environment, "result_expires_seconds"),
     )
+
+
+def _serialisation(environment: Environment) -> Iterator[Setting]:
+    """Yield how messages are written, and which are read: JSON, signed where there is a key to sign with."""
+    source = _source(environment, "signing_key_path")
+    if source:
+        yield Setting("task_serializer", "auth", "messages are signed JSON", source)
+        yield Setting("event_serializer", "auth", "messages are signed JSON", source)
+        yield Setting("accept_content", ["auth"], "a message that is not signed is not run", source)
+    else:
+        yield Setting("task_serializer", "json", "JSON cannot run code when it is read")
+        yield Setting("accept_content", ["json"], "a message in pickle could run code in the worker")
+    yield Setting("result_serializer", "json", "JSON cannot run code when it is read")
+    yield Setting("result_accept_content", ["json"], "a result in pickle could run code in who reads it")
 
 
 def late_acknowledgement() -> Iterator[Setting]:
