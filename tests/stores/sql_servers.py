@@ -156,7 +156,7 @@ class SQLServerContract(StoreContract):
         began = time.monotonic()
         with pytest.raises(StoreUnavailable):
             self.send(store, b"lost")
-        assert time.monotonic() - began < 6
+        assert time.monotonic() - began < 9
         database.start()
         # The same receipts, for the lease is as durable as the message.
         rest = store.reserve("c", ["q"], 5, receipts(taken))
@@ -189,15 +189,15 @@ class SQLServerContract(StoreContract):
         fresh = store.clone()
         database.pause()
         try:
-            for each, seconds in ((store, 3.0), (fresh, 3.5)):
+            for each in (store, fresh):
                 began = time.monotonic()
                 with pytest.raises(StoreUnavailable):
                     self.send(each, b"never")
-                assert time.monotonic() - began < seconds
+                assert time.monotonic() - began < 9  # what a sender is promised
             began = time.monotonic()
             fresh.close()
             store.close()
-            assert time.monotonic() - began < 1
+            assert time.monotonic() - began < 5
         finally:
             database.resume()
         self.send(store, b"again")

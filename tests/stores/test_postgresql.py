@@ -53,7 +53,7 @@ class TestPostgreSQL(SQLStoreContract):
         timer.start()
         began = time.monotonic()
         assert other.wait(["q"], 10)
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 8
         timer.join()
 
     def test_only_what_is_waited_for_is_listened_to(self, store: Store) -> None:

@@ -168,7 +168,7 @@ class TestMany(StoreFixtures):
         send(store, b"2", b"3")
         for thread in threads:
             thread.join(20)
-        assert time.monotonic() - began < 0.8
+        assert time.monotonic() - began < 1.9  # who is not woken looks again after 2
         assert sorted(taken) == [b"1", b"2", b"3"]
         for each in stores:
             each.close()
@@ -179,6 +179,6 @@ class TestMany(StoreFixtures):
         began = time.monotonic()
         timer.start()
         store.wait(["q"], 10)
-        assert 0.35 < time.monotonic() - began < 1
+        assert 0.35 < time.monotonic() - began < 1.9
         assert bodies(eventually(lambda: store.reserve("c", ["q"], 1))) == [b"soon"]
         timer.join()
