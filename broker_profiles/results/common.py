@@ -10,8 +10,6 @@ from broker_profiles.settings import Environment
 #: A store that expires its own rows, counts chord parts and can be read from anywhere.
 FULL = Guarantees(kept=frozenset({"RES-1", "RES-2", "RES-3", "RES-4"}))
 
-BEAT_EXPIRES = "expired results are removed by beat's daily celery.backend_cleanup"
-
 
 def bounded_retries(environment: Environment) -> Iterator[Setting]:
     """Yield the bound on a store that does not answer."""
