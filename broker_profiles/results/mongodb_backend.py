@@ -7,6 +7,8 @@ whoever reads leaves out what has expired.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from datetime import datetime
 from functools import cached_property
 from typing import Any
 
@@ -15,6 +17,7 @@ from celery.result import GroupResult
 from pymongo.collection import Collection
 from pymongo.errors import ConnectionFailure
 
+from broker_profiles.results.kept import Kept, Page, Wanted, page_of, text
 from broker_profiles.results.removal import BATCH, Removal, remove_all
 
 Document = dict[str, Any]
@@ -54,10 +57,18 @@ class Expiring:
         whole = {"$mergeObjects": [{"$literal": document}, self._kept]}
         self._collection.update_one(wanted, [{"$replaceWith": whole}], upsert=upsert)
 
+    def now(self) -> datetime:
+        """Return the server's time, in UTC."""
+        found: datetime = self._collection.database.client.admin.command("hello")["localTime"]
+        return found
+
+    def living(self, query: Document, limit: int) -> list[Document]:
+        """Return documents that have not expired, by their ids."""
+        return list(self._collection.find({"$and": [query, _LIVING]}).sort("_id", 1).limit(limit))
+
     def remove_expired(self) -> int:
         """Remove some of the documents that have expired; return how many."""
-        now = self._collection.database.client.admin.command("hello")["localTime"]
-        old = {_UNTIL: {"$lte": now}}
+        old = {_UNTIL: {"$lte": self.now()}}
         ids = [found["_id"] for found in self._collection.find(old, {"_id": 1}).limit(BATCH)]
         if ids:
             self._collection.delete_many({"_id": {"$in": ids}, **old})
@@ -105,7 +116,51 @@ class MongoBackend(mongodb.MongoBackend):  # type: ignore[misc]
         restored: dict[str, Any] = {**meta, "result": GroupResult(group_id, meta["result"], app=self.app)}
         return restored
 
+    # -- what is kept -----------------------------------------------------------------------------
+
+    def key_of(self, task_id: str) -> str:
+        """Return the collection and the id of a task's result."""
+        return f"{self.taskmeta_collection}, _id = {task_id}"
+
+    def kept(self, task_id: str) -> Kept | None:
+        """Return what is stored of a task."""
+        documents = self.collection.living({"_id": task_id}, 1)
+        return self._as_kept(documents[0], self.collection.now()) if documents else None
+
+    def page(self, wanted: Wanted) -> Page:
+        """Return the results that are wanted, by their ids; `after` is the last id of the page before."""
+        return page_of(self._entries(wanted), wanted)
+
+    def purge(self, *, everything: bool) -> int:
+        """Remove what has expired, or all results and groups; return how many that were."""
+        removed = 0
+        for collection in (self.collection, self.group_collection):
+            if everything:
+                removed += collection.delete_many({}).deleted_count
+            else:
+                removed += remove_all(collection.remove_expired)
+        return removed
+
+    def _entries(self, wanted: Wanted) -> Iterator[tuple[str, Kept | None]]:
+        only = {"status": wanted.state} if wanted.state else {}
+        after, now = wanted.after, self.collection.now()
+        while documents := self.collection.living({"_id": {"$gt": after}, **only}, BATCH):
+            yield from ((document["_id"], self._as_kept(document, now)) for document in documents)
+            after = documents[-1]["_id"]
+
+    def _as_kept(self, document: Document, now: datetime) -> Kept:
+        done, until = document.get("date_done"), document.get(_UNTIL)
+        return Kept(
+            id=document["_id"],
+            key=self.key_of(document["_id"]),
+            state=document["status"],
+            value=text(document["result"]),
+            traceback=document.get("traceback"),
+            task=document.get("name"),
+            age=(now - done).total_seconds() if done else None,
+            ttl=(until - now).total_seconds() if until else None,
+        )
+
     def cleanup(self) -> None:
         """Remove everything that has expired; `celery beat` may call it, and need not."""
-        for collection in (self.collection, self.group_collection):
-            remove_all(collection.remove_expired)
+        self.purge(everything=False)

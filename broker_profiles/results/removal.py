@@ -43,7 +43,9 @@ class Removal:
             self._due = time.monotonic() + _GO_ON
 
 
-def remove_all(remove: Callable[[], int]) -> None:
-    """Call a function that removes up to `BATCH` results until there are no more."""
-    while remove() >= BATCH:
-        pass
+def remove_all(remove: Callable[[], int]) -> int:
+    """Call a function that removes up to `BATCH` results until there are no more; return how many in all."""
+    removed = 0
+    while (some := remove()) >= BATCH:
+        removed += some
+    return removed + some

@@ -6,7 +6,7 @@ reads leaves out what has expired; whoever stores results removes it, now and th
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
@@ -21,6 +21,7 @@ from sqlalchemy.orm import ORMExecuteState, Session, with_loader_criteria
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
+from broker_profiles.results.kept import Kept, Page, Wanted, numbers, page_of, text
 from broker_profiles.results.removal import BATCH, Removal, remove_all
 
 
@@ -110,31 +111,74 @@ class SQLBackend(database.DatabaseBackend):  # type: ignore[misc]
 
     def cleanup(self) -> None:
         """Remove everything that has expired; `celery beat` may call it, and need not."""
-        if self._kept:
-            remove_all(partial(self._ensure_retryable, self._remove_expired))
+        self._ensure_retryable(self.purge, everything=False)
+
+    def purge(self, *, everything: bool) -> int:
+        """Remove what has expired, or all results and groups; return how many that were."""
+        if not (everything or self._kept):
+            return 0
+        tables = (self.task_cls, self.taskset_cls)
+        return sum(remove_all(partial(self._remove, table, everything=everything)) for table in tables)
 
     def _remove_expired(self) -> int:
         """Remove some of the results and groups that have expired; return how many of either."""
+        return max(self._remove(self.task_cls), self._remove(self.taskset_cls))
+
+    def _remove(self, table: Any, *, everything: bool = False) -> int:
         session = super().ResultSession()
-        removed = 0
+        chosen = select(table.id).order_by(table.date_done).limit(BATCH)
+        if not everything:
+            chosen = chosen.where(table.date_done < Ago(self._kept))
         with session_cleanup(session):
             # InnoDB would lock the gaps between rows too, and so make others wait who insert.
             session.connection(execution_options={"isolation_level": "READ COMMITTED"})
-            for table in (self.task_cls, self.taskset_cls):
-                expired = (
-                    select(table.id)
-                    .where(table.date_done < Ago(self._kept))
-                    .order_by(table.date_done)
-                    .limit(BATCH)
-                    .with_for_update(skip_locked=True)  # what another process removes is not waited for
-                )
-                ids = session.scalars(expired).all()
-                if ids:
-                    gone = delete(table).where(table.id.in_(ids))
-                    session.execute(gone, execution_options=_UNSYNCHRONISED)
-                removed = max(removed, len(ids))
+            # What another process removes is not waited for.
+            ids = session.scalars(chosen.with_for_update(skip_locked=True)).all()
+            if ids:
+                session.execute(delete(table).where(table.id.in_(ids)), execution_options=_UNSYNCHRONISED)
             session.commit()
-        return removed
+        return len(ids)
+
+    # -- what is kept -----------------------------------------------------------------------------
+
+    def key_of(self, task_id: str) -> str:
+        """Return the table and the id of a task's result."""
+        return f"{self.task_cls.__table__.name}, task_id = {task_id}"
+
+    def kept(self, task_id: str) -> Kept | None:
+        """Return what is stored of a task."""
+        rows = self._rows(self.task_cls.task_id == task_id)
+        return self._as_kept(*rows[0]) if rows else None
+
+    def page(self, wanted: Wanted) -> Page:
+        """Return the results that are wanted, the oldest first; `after` is the last row of a page."""
+        return page_of(self._entries(wanted), wanted)
+
+    def _entries(self, wanted: Wanted) -> Iterator[tuple[str, Kept | None]]:
+        after = numbers(wanted.after)[0]
+        only = [self.task_cls.status == wanted.state] if wanted.state else []
+        while rows := self._rows(self.task_cls.id > after, *only):
+            yield from ((str(row.id), self._as_kept(row, now)) for row, now in rows)
+            after = rows[-1][0].id
+
+    def _rows(self, *conditions: ColumnElement[bool]) -> list[Any]:
+        session = self.ResultSession()
+        with session_cleanup(session):
+            chosen = select(self.task_cls, Ago(0)).where(*conditions)
+            return list(session.execute(chosen.order_by(self.task_cls.id).limit(BATCH)))
+
+    def _as_kept(self, row: Any, now: datetime) -> Kept:
+        age = (now - row.date_done).total_seconds() if row.date_done else None
+        return Kept(
+            id=row.task_id,
+            key=self.key_of(row.task_id),
+            state=row.status,
+            value=text(row.result),
+            traceback=row.traceback,
+            task=getattr(row, "name", None),
+            age=age,
+            ttl=self._kept - age if self._kept and age is not None else None,
+        )
 
 
 _UNSYNCHRONISED = {"synchronize_session": False}

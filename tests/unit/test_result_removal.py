@@ -68,5 +68,5 @@ def test_a_removal_that_fails_is_tried_again_in_its_turn(clock: Clock) -> None:
 
 def test_all_is_removed_step_by_step() -> None:
     left = [3, BATCH, BATCH]
-    remove_all(left.pop)
+    assert remove_all(left.pop) == 2 * BATCH + 3
     assert left == []
