@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from broker_profiles.profile import Mode, ResultStore, Setting
-from broker_profiles.results.common import FULL, retried_operations
+from broker_profiles.results.chords import bounded_chords
+from broker_profiles.results.common import FULL, bounded_wait, retried_operations
 from broker_profiles.settings import Environment
 
 
@@ -22,6 +23,8 @@ def _settings(environment: Environment, _mode: Mode) -> Iterator[Setting]:
         "a server that does not answer is an error (pymongo: 30 s); a stored result survives its death",
         environment.source("result_timeout_seconds"),
     )
+    yield from bounded_wait(environment)
+    yield from bounded_chords(environment)
     yield from retried_operations()
 
 

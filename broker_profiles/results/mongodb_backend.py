@@ -17,8 +17,10 @@ from celery.result import GroupResult
 from pymongo.collection import Collection
 from pymongo.errors import ConnectionFailure
 
+from broker_profiles.results.chords import SaysUnfinished
 from broker_profiles.results.kept import Kept, Page, Wanted, page_of, text
 from broker_profiles.results.removal import BATCH, Removal, remove_all
+from broker_profiles.results.waiting import BoundedWait
 
 Document = dict[str, Any]
 
@@ -75,7 +77,7 @@ class Expiring:
         return len(ids)
 
 
-class MongoBackend(mongodb.MongoBackend):  # type: ignore[misc]
+class MongoBackend(SaysUnfinished, BoundedWait, mongodb.MongoBackend):  # type: ignore[misc]
     """A result backend whose results expire, that tries again, and restores what it has saved."""
 
     supports_autoexpire = True

@@ -9,12 +9,13 @@ from typing import Any
 from celery.backends import redis
 
 from broker_profiles.results.kept import Kept, Page, Wanted, from_meta, numbers, page_of, text
+from broker_profiles.results.waiting import BoundedWait
 
 #: Keys that one step of a scan goes over.
 _STEP = 1000
 
 
-class RedisBackend(redis.RedisBackend):  # type: ignore[misc]
+class RedisBackend(BoundedWait, redis.RedisBackend):  # type: ignore[misc]
     """A result backend that whoever sends a task need not reach."""
 
     def on_task_call(self, producer: Any, task_id: str) -> None:

@@ -21,8 +21,10 @@ from sqlalchemy.orm import ORMExecuteState, Session, with_loader_criteria
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
+from broker_profiles.results.chords import SaysUnfinished
 from broker_profiles.results.kept import Kept, Page, Wanted, numbers, page_of, text
 from broker_profiles.results.removal import BATCH, Removal, remove_all
+from broker_profiles.results.waiting import BoundedWait
 
 
 class Ago(FunctionElement[datetime]):
@@ -45,7 +47,7 @@ def _on_mysql(element: Ago, compiler: SQLCompiler, **options: Any) -> str:
     return f"(UTC_TIMESTAMP() - INTERVAL {compiler.process(element.clauses, **options)} SECOND)"
 
 
-class SQLBackend(database.DatabaseBackend):  # type: ignore[misc]
+class SQLBackend(SaysUnfinished, BoundedWait, database.DatabaseBackend):  # type: ignore[misc]
     """A result backend whose results expire when it is their time, with nothing that runs on a schedule."""
 
     supports_autoexpire = True

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from broker_profiles.profile import Mode, ResultStore, Setting, SettingsFunction
-from broker_profiles.results.common import FULL, retried_operations
+from broker_profiles.results.chords import bounded_chords
+from broker_profiles.results.common import FULL, bounded_wait, retried_operations
 from broker_profiles.settings import Environment, with_driver
 from broker_profiles.tls import verified
 
@@ -31,6 +32,8 @@ def settings_at(kind: str) -> SettingsFunction:
                 {"pool_pre_ping": True, "pool_recycle": 1800},
                 "a connection the server has closed is replaced, not an error",
             ),
+            *bounded_wait(environment),
+            *bounded_chords(environment),
             *retried_operations(),
         ]
 

@@ -19,6 +19,7 @@ from celery.utils.log import get_logger
 
 from broker_profiles.errors import StoreUnavailable
 from broker_profiles.results.kept import Kept, Page, Wanted, from_meta, page_of, text
+from broker_profiles.results.waiting import BoundedWait
 from broker_profiles.settings import sqlite_file
 from broker_profiles.transports.sqlite_file import IN_MEMORY, SQLiteFile
 
@@ -54,7 +55,7 @@ def _now() -> int:
     return int(time.time() * 1000)
 
 
-class SQLiteBackend(KeyValueStoreBackend):  # type: ignore[misc]
+class SQLiteBackend(BoundedWait, KeyValueStoreBackend):  # type: ignore[misc]
     """Results at `leased-sqlite:////absolute/path`, or in this process at `leased-sqlite://`."""
 
     supports_autoexpire = True
