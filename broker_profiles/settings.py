@@ -115,6 +115,14 @@ OPTIONS: Mapping[str, Option] = {
             maximum=31_536_000,
         ),
         Option(
+            "result_wait_seconds",
+            86_400.0,
+            "how long get() waits for a result where it is given no timeout, and a chord for its parts on a "
+            "store that does not count them",
+            minimum=1,
+            maximum=31_536_000,
+        ),
+        Option(
             "shutdown_seconds",
             10.0,
             "how long running tasks may go on in a cold shutdown before they are put back",

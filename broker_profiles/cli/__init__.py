@@ -16,6 +16,7 @@ from broker_profiles.cli.compare import compare
 from broker_profiles.cli.demo import demo
 from broker_profiles.cli.listing import list_profiles
 from broker_profiles.cli.output import one_line
+from broker_profiles.cli.results import results
 from broker_profiles.cli.show import show
 from broker_profiles.errors import BrokerProfilesError
 
@@ -49,7 +50,7 @@ def cli(debug: bool) -> None:
     """
 
 
-for _command in (list_profiles, show, check, demo, compare):
+for _command in (list_profiles, show, check, results, demo, compare):
     cli.add_command(_command)
 
 

@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from broker_profiles.profile import Guarantees, Setting
+from broker_profiles.results.waiting import WAIT
 from broker_profiles.settings import Environment
 
 #: A store that expires its own rows, counts chord parts and can be read from anywhere.
 FULL = Guarantees(kept=frozenset({"RES-1", "RES-2", "RES-3", "RES-4"}))
 
-BEAT_EXPIRES = "expired results are removed by beat's daily celery.backend_cleanup"
+
+def bounded_wait(environment: Environment, **others: Any) -> Iterator[Setting]:
+    """Yield the bound on `get()` without a timeout, with other options of the backend's connection."""
+    yield Setting(
+        "result_backend_transport_options",
+        {**others, WAIT: environment.number("result_wait_seconds")},
+        "get() without a timeout does not wait for ever",
+        environment.source("result_wait_seconds"),
+    )
 
 
 def bounded_retries(environment: Environment) -> Iterator[Setting]:
-    """Yield the bound on a store that does not answer."""
-    yield Setting(
-        "result_backend_transport_options",
-        {"retry_policy": {"timeout": environment.number("result_timeout_seconds")}},
-        "a result store that is away does not hold delay() up (Celery: 19 s)",
-        environment.source("result_timeout_seconds"),
+    """Yield the bounds on a store that does not answer, too."""
+    # A result store that is away does not hold delay() up (Celery: 19 s).
+    yield from bounded_wait(
+        environment, retry_policy={"timeout": environment.number("result_timeout_seconds")}
     )
 
 

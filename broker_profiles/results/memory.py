@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from broker_profiles.profile import Guarantees, Mode, ResultStore, Setting
+from broker_profiles.results.common import bounded_wait
 from broker_profiles.settings import Environment
 
 
-def _settings(_environment: Environment, _mode: Mode) -> Iterator[Setting]:
+def _settings(environment: Environment, _mode: Mode) -> Iterator[Setting]:
     yield Setting("result_backend", "leased-sqlite://", "results stay in this process")
+    yield from bounded_wait(environment)
 
 
 STORE = ResultStore(

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from broker_profiles.profile import Guarantees, Mode, ResultStore, Setting, SettingsFunction
-from broker_profiles.results.common import BEAT_EXPIRES, retried_operations
+from broker_profiles.profile import Mode, ResultStore, Setting, SettingsFunction
+from broker_profiles.results.chords import bounded_chords
+from broker_profiles.results.common import FULL, bounded_wait, retried_operations
 from broker_profiles.settings import Environment, with_driver
 from broker_profiles.tls import verified
-
-GUARANTEES = Guarantees(
-    kept=frozenset({"RES-1", "RES-2", "RES-4"}),
-    not_offered={"RES-3": BEAT_EXPIRES},
-)
 
 
 def settings_at(kind: str) -> SettingsFunction:
@@ -22,7 +18,7 @@ def settings_at(kind: str) -> SettingsFunction:
             Setting(
                 "result_backend",
                 f"db+{with_driver(verified(address.url, environment))}",
-                "one row a result",
+                "one row a result, removed when it has expired",
                 address.variable,
             ),
             Setting(
@@ -36,6 +32,8 @@ def settings_at(kind: str) -> SettingsFunction:
                 {"pool_pre_ping": True, "pool_recycle": 1800},
                 "a connection the server has closed is replaced, not an error",
             ),
+            *bounded_wait(environment),
+            *bounded_chords(environment),
             *retried_operations(),
         ]
 
@@ -48,9 +46,10 @@ def store(name: str, title: str, module: str) -> ResultStore:
         name=name,
         title=title,
         settings=settings_at(name),
-        guarantees=GUARANTEES,
+        guarantees=FULL,
         modules=("sqlalchemy", module),
         extra=name,
         system=name,
         address=name,
+        backends={"db": "broker_profiles.results.sql_backend:SQLBackend"},
     )

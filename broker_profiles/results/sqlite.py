@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from broker_profiles.brokers.sqlite import embedded_path, sqlite_path
 from broker_profiles.profile import Mode, ResultStore, Setting
-from broker_profiles.results.common import FULL, retried_operations
+from broker_profiles.results.common import FULL, bounded_wait, retried_operations
 from broker_profiles.settings import Environment
 
 
@@ -16,6 +16,7 @@ def _embedded(environment: Environment, _mode: Mode) -> Iterator[Setting]:
         f"leased-sqlite:///{embedded_path(environment)}",
         "the same file as the messages",
     )
+    yield from bounded_wait(environment)
     yield from retried_operations()
 
 
@@ -26,6 +27,7 @@ def _sqlite(environment: Environment, _mode: Mode) -> Iterator[Setting]:
         "one row a result, removed when it has expired",
         environment.address("sqlite", results=True).variable,
     )
+    yield from bounded_wait(environment)
     yield from retried_operations()
 
 

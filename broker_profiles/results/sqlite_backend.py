@@ -8,7 +8,7 @@ one that comes after its chord has finished changes nothing.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from celery.backends.base import KeyValueStoreBackend
@@ -18,6 +18,8 @@ from celery.exceptions import TimeoutError as NotReady
 from celery.utils.log import get_logger
 
 from broker_profiles.errors import StoreUnavailable
+from broker_profiles.results.kept import Kept, Page, Wanted, from_meta, page_of, text
+from broker_profiles.results.waiting import BoundedWait
 from broker_profiles.settings import sqlite_file
 from broker_profiles.transports.sqlite_file import IN_MEMORY, SQLiteFile
 
@@ -40,6 +42,9 @@ _FIRST_LOOK, _LAST_LOOK = 0.002, 0.05
 
 _DONE = "done"
 
+#: Rows that are read at once of those that are looked through.
+_PAGE = 1000
+
 #: SQLite takes 32,766 values in one statement.
 _KEYS_AT_ONCE = 10_000
 
@@ -50,7 +55,7 @@ def _now() -> int:
     return int(time.time() * 1000)
 
 
-class SQLiteBackend(KeyValueStoreBackend):  # type: ignore[misc]
+class SQLiteBackend(BoundedWait, KeyValueStoreBackend):  # type: ignore[misc]
     """Results at `leased-sqlite:////absolute/path`, or in this process at `leased-sqlite://`."""
 
     supports_autoexpire = True
@@ -134,6 +139,45 @@ class SQLiteBackend(KeyValueStoreBackend):  # type: ignore[misc]
         now = _now()
         for table in ("results", "chord_parts"):
             self._file.write(f"DELETE FROM {table} WHERE expires <= ?", (now,))
+
+    # -- what is kept -----------------------------------------------------------------------------
+
+    def key_of(self, task_id: str) -> str:
+        """Return the key of a task's result."""
+        return str(self.get_key_for_task(task_id))
+
+    def kept(self, task_id: str) -> Kept | None:
+        """Return what is stored of a task."""
+        key = self.key_of(task_id)
+        rows = self._rows("key = ?", key)
+        return self._as_kept(*rows[0]) if rows else None
+
+    def page(self, wanted: Wanted) -> Page:
+        """Return the results that are wanted, by their keys; `after` is the last key of the page before."""
+        return page_of(self._entries(wanted.after), wanted)
+
+    def purge(self, *, everything: bool) -> int:
+        """Remove what has expired, or all results and groups; return how many that were."""
+        with self._file.transaction() as connection:
+            old = "" if everything else " WHERE expires <= :now"
+            connection.execute(f"DELETE FROM chord_parts{old}", {"now": _now()})
+            return int(connection.execute(f"DELETE FROM results{old}", {"now": _now()}).rowcount)
+
+    def _entries(self, after: str) -> Iterator[tuple[str, Kept | None]]:
+        first, last = self.task_keyprefix, f"{self.task_keyprefix}\U0010ffff"
+        while rows := self._rows(f"key > ? AND key < ? ORDER BY key LIMIT {_PAGE}", max(first, after), last):
+            yield from ((row[0], self._as_kept(*row)) for row in rows)
+            after = rows[-1][0]
+
+    def _rows(self, condition: str, *values: str) -> list[tuple[str, bytes, int | None]]:
+        query = (
+            f"SELECT key, value, expires FROM results WHERE (expires IS NULL OR expires > ?) AND {condition}"
+        )
+        return list(self._file.read(query, (_now(), *values)))
+
+    def _as_kept(self, key: str, value: bytes, expires: int | None) -> Kept:
+        ttl = (expires - _now()) / 1000 if expires else None
+        return from_meta(self.decode(value), key=key, value=text(value), ttl=ttl)
 
     # -- chords -----------------------------------------------------------------------------------
 

@@ -59,6 +59,7 @@ RULES: list[tuple[str, Callable[[Session, str], object]]] = [
     (r"(\w+=\S+ )*make test(-\w+)?", make_dry),
     (r"(\w+=\S+ )*make demo", Session.foreground),
     (r"broker-profiles (list|show|check)( \S+)*", Session.foreground),
+    (r"broker-profiles results (list|show|purge)( \S+)*", Session.foreground),
     (r"broker-profiles compare( \S+)*", Session.foreground),
     (r"celery -A \w+ (inspect \w+|profile (list|show|check))( \S+)*", Session.foreground),
     (r"sh config/compose/secrets\.sh", Session.foreground),

@@ -26,7 +26,7 @@ DRIVERS = {"redis", "sqlalchemy", "psycopg", "pymysql", "pymongo", "amqp", "sqli
 #: Who may import a driver: the files of its own system.
 DRIVER_FILES = {
     "redis": {"transports/redis", "comparison/servers/systems/redis", "cli/check"},
-    "sqlalchemy": {"transports/sql", "transports/postgresql", "transports/mysql"},
+    "sqlalchemy": {"transports/sql", "transports/postgresql", "transports/mysql", "results/sql_backend"},
     "psycopg": {"transports/postgresql", "transports/sql_psycopg", "comparison/servers/systems/postgresql"},
     "pymysql": {"transports/mysql", "transports/sql_pymysql", "comparison/servers/systems/mysql"},
     "pymongo": {"transports/mongodb", "results/mongodb_backend", "comparison/servers/systems/mongodb"},

@@ -6,14 +6,15 @@ from typing import Any
 
 import pytest
 from celery import Celery
+from celery.backends.database import DatabaseBackend as CelerysDatabaseBackend
 from celery.backends.mongodb import MongoBackend as CelerysMongoBackend
 from celery.backends.redis import RedisBackend as CelerysRedisBackend
-from celery.result import GroupResult
 from pymongo.errors import AutoReconnect, OperationFailure
 
 from broker_profiles import configure
 from broker_profiles.results.mongodb_backend import MongoBackend
 from broker_profiles.results.redis_backend import RedisBackend
+from broker_profiles.results.sql_backend import SQLBackend
 
 
 def application(profile: str) -> Celery:
@@ -26,8 +27,11 @@ def application(profile: str) -> Celery:
         ("redis", RedisBackend),
         ("embedded+redis", RedisBackend),
         ("mongodb", MongoBackend),
+        ("postgresql", SQLBackend),
+        ("redis+mysql", SQLBackend),
         ("stock-redis", CelerysRedisBackend),
         ("stock-mongodb", CelerysMongoBackend),
+        ("stock-sqlalchemy", CelerysDatabaseBackend),
     ],
 )
 def test_a_profile_brings_its_backend_and_a_baseline_has_celerys(profile: str, backend: type) -> None:
@@ -45,24 +49,6 @@ def test_sending_does_not_touch_redis() -> None:
     backend = application("redis").backend
     backend.on_task_call(None, "id")  # nothing listens
     assert backend.result_consumer._pubsub is None
-
-
-def test_a_saved_group_is_restored_as_a_group(monkeypatch: pytest.MonkeyPatch) -> None:
-    app = application("mongodb")
-    stored: dict[str, Any] = {}
-
-    class Collection:
-        def replace_one(self, query: dict[str, str], meta: dict[str, Any], upsert: bool) -> None:
-            stored[query["_id"]] = meta
-
-        def find_one(self, query: dict[str, str]) -> dict[str, Any] | None:
-            return stored.get(query["_id"])
-
-    monkeypatch.setattr(CelerysMongoBackend, "group_collection", Collection())
-    saved = GroupResult("g", [app.AsyncResult("a"), app.AsyncResult("b")], app=app)
-    saved.save(backend=app.backend)
-    assert GroupResult.restore("g", app=app, backend=app.backend) == saved
-    assert GroupResult.restore("another", app=app, backend=app.backend) is None
 
 
 def test_a_result_is_stored_again_where_mongodb_is_away_and_not_where_it_refuses() -> None:
