@@ -203,9 +203,8 @@ class Shared(beat.Scheduler):  # type: ignore[misc]
         """Send a tick, unless another beat has sent it. Raises `_NotSent`."""
         logger.info("Scheduler: Sending due task %s (%s)", entry.name, entry.task)
         sent = self._reserved
-        once = Once(
-            Step(self._key(entry.name), self._seen[entry.name], str(State.of(sent, self.beat))), _HEADER
-        )
+        step = Step(self._key(entry.name), self._seen[entry.name], str(State.of(sent, self.beat)))
+        once = Once(step, _HEADER, self.connection.hostname)
         try:
             with sending(once):
                 result = self.apply_async(entry, producer=producer, advance=False)

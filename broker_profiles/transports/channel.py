@@ -72,7 +72,7 @@ class Channel(virtual.Channel):  # type: ignore[misc]
         was to be sent once and was.
         """
         messages = publishing.outgoing(self.connection, message, exchange, routing_key)
-        once = once_for(message)
+        once = once_for(message, self.connection.client.hostname)
         if once is not None:
             once.publish(self.connection.store, messages)
         elif messages:

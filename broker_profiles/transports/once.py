@@ -19,18 +19,19 @@ _current: ContextVar[Once | None] = ContextVar("once", default=None)
 
 
 class Once:
-    """The message with a certain header, and the step that is taken with it."""
+    """The message with a certain header to the broker at an address, and the step that is taken with it."""
 
-    def __init__(self, step: Step, header: str) -> None:
+    def __init__(self, step: Step, header: str, address: str) -> None:
         self.step = step
         #: Whether the step was taken with the message.
         self.taken = False
         self._header = header
+        self._address = address
         self._id: str | None = None
 
-    def is_for(self, message: dict[str, Any]) -> bool:
+    def is_for(self, message: dict[str, Any], address: str) -> bool:
         """Return whether this is the message, or the same once more after an error."""
-        if self._header not in message["headers"]:
+        if self._header not in message["headers"] or address != self._address:
             return False
         id_ = str(message["properties"].get("correlation_id"))
         self._id = self._id or id_
@@ -53,7 +54,7 @@ def sending(once: Once) -> Iterator[None]:
         _current.reset(token)
 
 
-def once_for(message: dict[str, Any]) -> Once | None:
-    """Return what has to be done with a message that is to be sent once; None for any other."""
+def once_for(message: dict[str, Any], address: str) -> Once | None:
+    """Return what goes with a message to the broker at this address; None where it is one like any other."""
     once = _current.get()
-    return once if once is not None and once.is_for(message) else None
+    return once if once is not None and once.is_for(message, address) else None

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from celery import Celery
 from celery.schedules import crontab, schedule
-from kombu import pools
+from kombu import Connection, pools
 
 from broker_profiles import configure
 from broker_profiles.errors import ConfigurationError, StoreUnavailable
@@ -218,6 +218,23 @@ def test_options_of_an_entry_count(make: MakeBeat, clock: Clock, store: SQLiteSt
     go(beat)
     assert store.sizes("other") == Sizes(ready=1, delayed=1)
     assert store.reserve("test", ["other"], 5)[0].priority == 9
+
+
+def test_a_tick_for_another_broker_goes_there(
+    make: MakeBeat, clock: Clock, store: SQLiteStore, tmp_path: Path
+) -> None:
+    elsewhere = f"sqlite:///{tmp_path / 'elsewhere.sqlite3'}"
+    fast = schedule(timedelta(seconds=10), nowfun=clock)
+    transport = "broker_profiles.transports.sqlite:Transport"
+    with Connection(elsewhere, transport=transport) as connection:
+        there = {"task": "shop.a", "schedule": fast, "options": {"connection": connection}}
+        beat = make(every=1e6, there=there)
+        go(beat)
+        for number in (1, 2):
+            clock.forward(10)
+            go(beat)
+            assert connection.transport.store.sizes("celery").ready == number
+    assert sent(store) == 0
 
 
 def test_a_tick_stays_due_while_the_broker_is_away(
