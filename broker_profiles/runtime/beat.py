@@ -38,7 +38,7 @@ _AFTER_THE_FIRST = 0.1
 _PAUSE = 1.0
 
 #: How often a beat says which entries it has, and how long the state of others is kept, in seconds.
-_KEEPS_EVERY, _KEPT_FOR = 180.0, 86_400.0
+_KEEPS_EVERY, _KEPT_FOR = 180.0, 3 * 86_400.0
 
 #: The longest name of a mark that every store takes.
 _LONGEST = 255
@@ -173,16 +173,23 @@ class Shared(beat.Scheduler):  # type: ignore[misc]
         store, key = self._store, self._key(entry.name)
         text = store.marks([key]).get(key)
         if text is None:
-            self._set(entry, maybe_make_aware(entry.default_now()), entry.total_run_count)
+            self.begin_anew(entry)
             text = self._first(store, key, entry)
-        if text != self._seen.get(entry.name):
-            self._note(entry, text)
+        self._note(entry, text)
 
     def _note(self, entry: Any, text: str) -> None:
         self._seen[entry.name] = text
         state = State.read(text)
         if self.takes(entry, state):
-            self._set(entry, state.last_run_at.astimezone(self.app.timezone), state.total_run_count)
+            naive = entry.last_run_at.tzinfo is None
+            last_run_at = state.last_run_at.astimezone(self.app.timezone)
+            self._set(
+                entry, state.last_run_at.replace(tzinfo=None) if naive else last_run_at, state.total_run_count
+            )
+
+    def begin_anew(self, entry: Any) -> None:
+        """Give an entry a last run where nobody knows of one any more: no tick rather than an old one."""
+        self._set(entry, entry.default_now(), entry.total_run_count)
 
     def takes(self, entry: Any, state: State) -> bool:
         """Return whether the shared state counts, and not what the entry says itself."""
