@@ -144,5 +144,9 @@ class QueueDiffers(BrokerProfilesError):
     """The queue {queue!r} exists on RabbitMQ with other arguments ({problem}). Let it run empty and delete it (`rabbitmqctl delete_queue`), or give this application another queue (task_default_queue)."""
 
 
+class AlreadySent(BrokerProfilesError):
+    """Another process has sent this already, so it is not sent again."""
+
+
 class Unroutable(BrokerProfilesError):
     """No queue is bound to the exchange {exchange!r} with the routing key {routing_key!r}, so the message was not sent."""

@@ -41,7 +41,7 @@ CONTRACT: Mapping[str, str] = MappingProxyType(
         "RES-4": "a result store that is down delays delay() by 2 s at most and loses no finished result",
         "CTL-1": "ping, inspect, revoke, rate limits, autoscale and shutdown work by remote control",
         "CTL-2": "Flower sees every worker and task event",
-        "BEAT-1": "of two beats each due tick is sent once; none is missed when one is killed",
+        "BEAT-1": "of two beats each due tick is sent once; none is missed when one is killed or frozen",
         "SEC-1": "TLS verifies by default; only JSON is accepted",
         "CFG-1": "an unknown or impossible setting stops the start with the nearest valid name",
     }

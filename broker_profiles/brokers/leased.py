@@ -12,14 +12,11 @@ from broker_profiles.settings import OPTIONS, Environment
 #: How long a consumer that has stopped renewing keeps its messages.
 LEASE_VARIABLE = OPTIONS["lease_seconds"].variable
 
-TWO_BEATS = "two beats each send every tick; run one"
-
 DURABLE = Guarantees(
     kept=frozenset(
         "DEL-1 DEL-2 DEL-3 DEL-4 DEL-5 DEL-6 DEL-7 DEL-8 ETA-1 ETA-2 ETA-3 ORD-1 ORD-2 CTL-1 CTL-2"
-        " SEC-1 CFG-1".split()
+        " BEAT-1 SEC-1 CFG-1".split()
     ),
-    not_offered={"BEAT-1": TWO_BEATS},
     priority_levels=10,
 )
 
@@ -27,7 +24,7 @@ _EARLY = "fast: acknowledged on receipt"
 
 FAST = Guarantees(
     kept=DURABLE.kept - {"DEL-1", "DEL-5", "DEL-6"},
-    not_offered={"DEL-1": _EARLY, "DEL-5": _EARLY, "DEL-6": _EARLY, "BEAT-1": TWO_BEATS},
+    not_offered={"DEL-1": _EARLY, "DEL-5": _EARLY, "DEL-6": _EARLY},
     priority_levels=10,
 )
 
@@ -69,6 +66,11 @@ def leased_settings(
         ", ".join(filter(None, map(environment.source, _OPTIONS.values()))),
     )
     yield from settings_for_everyone(environment)
+    yield Setting(
+        "beat_scheduler",
+        "broker_profiles.runtime.beat:Scheduler",
+        "any number of beats run: what was sent is kept beside the messages, not in a file of each",
+    )
     if mode is Mode.FAST:
         yield Setting("task_acks_late", False, "a message is acknowledged on receipt")
         yield Setting("worker_prefetch_multiplier", 32, "fewer round trips between short tasks")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from broker_profiles.brokers.leased import TWO_BEATS, leased_settings
+from broker_profiles.brokers.leased import leased_settings
 from broker_profiles.profile import Broker, Guarantees, Mode, Setting
 from broker_profiles.settings import Environment
 
@@ -34,7 +34,7 @@ BROKER = Broker(
                 "DEL-3": _ONE_PROCESS,
                 "DEL-7": "there is no server that could be away",
                 "ETA-1": _ONE_PROCESS,
-                "BEAT-1": TWO_BEATS,
+                "BEAT-1": _ONE_PROCESS,
                 "SEC-1": "there is no network",
             },
             priority_levels=10,

@@ -20,7 +20,7 @@ _NO_PATIENCE = (
     "before RabbitMQ 3.12 a queue cannot ask for patience: a task longer than the server's consumer_timeout "
     "(30 minutes unless set) runs again"
 )
-_TWO_BEATS = "two beats each send every tick; run one"
+_TWO_BEATS = "RabbitMQ changes no state together with a message: two beats each send every tick; run one"
 
 _ALWAYS = frozenset("DEL-7 ETA-3 ORD-2 CTL-1 CTL-2 SEC-1 CFG-1".split())
 

@@ -15,6 +15,7 @@ from kombu.transport.base import to_rabbitmq_queue_arguments
 
 from broker_profiles.errors import BrokerProfilesError
 from broker_profiles.transports import envelope, publishing, routing, validity
+from broker_profiles.transports.once import once_for
 from broker_profiles.transports.readahead import ReadAhead
 from broker_profiles.transports.reading import Readable
 from broker_profiles.transports.store import REJECTED, UNREADABLE, Delivery, Receipt, Sizes
@@ -67,10 +68,14 @@ class Channel(virtual.Channel):  # type: ignore[misc]
     def basic_publish(self, message: dict[str, Any], exchange: str, routing_key: str, **_: Any) -> None:
         """Store a message in every queue it is routed to.
 
-        Raises `Unroutable` for a persistent message that no queue would get.
+        Raises `Unroutable` for a persistent message that no queue would get, and `AlreadySent` for one that
+        was to be sent once and was.
         """
         messages = publishing.outgoing(self.connection, message, exchange, routing_key)
-        if messages:
+        once = once_for(message, self.connection.client.hostname)
+        if once is not None:
+            once.publish(self.connection.store, messages)
+        elif messages:
             self.connection.store.publish(messages)
 
     def create_publish_batch(self, max_size: int) -> publishing.PublishBatch:

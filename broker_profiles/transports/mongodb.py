@@ -10,25 +10,24 @@ one write to one document, with what it depends on in its filter.
   often this is begun. A claim counts only while its lease lasts, by the server's clock.
 - Several messages sent at once are stored as one parcel first, so that a sender that dies while unpacking
   it has sent all of them: who renews a lease unpacks what was left.
+- What is sent with the step of a mark is stored hidden, and the step says that it counts; who comes upon
+  such a step uncovers what is still hidden, however often: what was delivered meanwhile is not there.
 """
 
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
 from bson import ObjectId
 from pymongo import ReturnDocument
 
-from broker_profiles.errors import StoreError
 from broker_profiles.transports import leased
 from broker_profiles.transports.mongodb_database import (
     BATCH,
     DEAD,
     DELAYED,
-    LARGEST,
     LEASED,
     NOW,
     READY,
@@ -36,9 +35,10 @@ from broker_profiles.transports.mongodb_database import (
     Document,
     Link,
 )
-from broker_profiles.transports.mongodb_leases import GIVEN_BACK, UNCOUNTED, MongoDBLeases, unpack
-from broker_profiles.transports.mongodb_queues import milliseconds, some_ids
-from broker_profiles.transports.store import DELIVERIES_EXHAUSTED, Delivery, Outgoing, Receipt
+from broker_profiles.transports.mongodb_leases import GIVEN_BACK, UNCOUNTED
+from broker_profiles.transports.mongodb_publishing import MongoDBPublishing
+from broker_profiles.transports.mongodb_queues import some_ids
+from broker_profiles.transports.store import DELIVERIES_EXHAUSTED, Delivery, Receipt
 
 #: How often `wait` looks, in seconds: at first, and after it has waited in vain for a while.
 _FIRST_LOOK, _LAST_LOOK = 0.001, 0.05
@@ -61,7 +61,7 @@ class _Seen(NamedTuple):
     lease: Document | None
 
 
-class MongoDBStore(MongoDBLeases):
+class MongoDBStore(MongoDBPublishing):
     """A `Store` in a MongoDB database; see the interface for what each method promises."""
 
     system = "mongodb"
@@ -94,53 +94,6 @@ class MongoDBStore(MongoDBLeases):
     def version(self) -> str:
         """Return the version of the server."""
         return ".".join(map(str, self._link.version()))
-
-    # -- publishing -------------------------------------------------------------------------------
-
-    def publish(self, messages: Sequence[Outgoing]) -> None:
-        """Insert one message, or a parcel of several that is unpacked at once."""
-        if sum(len(message.body) for message in messages) > LARGEST:
-            size = f"{LARGEST / 2**20:.1f} MB"
-            problem = f"no message, nor several that are sent at once, can be larger than {size}"
-            raise StoreError(store=str(self._link), problem=problem)
-        if not messages:
-            return
-        with self._link.use() as db:
-            documents, now = self._documents(db, messages)
-            if len(documents) == 1:
-                db.messages.insert_one(documents[0])
-                return
-            # By then this call has ended, here and at the server.
-            due = now + 2 * self._timeout
-            parcel = db.parcels.insert_one({"due": due, "messages": documents}).inserted_id
-            unpack(db, {"_id": parcel, "messages": documents})
-
-    def _documents(self, db: Collections, messages: Sequence[Outgoing]) -> tuple[list[Document], int]:
-        """Return the messages as they are stored, and the time."""
-        counts = Counter(message.queue for message in messages)
-        numbered = {queue: self._numbered(db, queue, count) for queue, count in counts.items()}
-        documents = []
-        for message in messages:
-            numbers, now, ttl = numbered[message.queue]
-            delay = max(0, round(message.delay * 1000))
-            document: Document = {
-                # The driver's own ids never repeat, and grow, which keeps the index compact.
-                "_id": str(ObjectId()),
-                "queue": message.queue,
-                "state": DELAYED if delay else READY,
-                "priority": message.priority,
-                "seq": numbers.pop(0),
-                "deliveries": 0,
-                "body": message.body,
-            }
-            if delay:
-                document["due"] = now + delay
-            lives = [milliseconds(message.expires), None if ttl is None else delay + ttl]
-            life = min((each for each in lives if each is not None), default=None)
-            if life is not None:
-                document["expires"] = now + life
-            documents.append(document)
-        return documents, now
 
     # -- consuming --------------------------------------------------------------------------------
 

@@ -35,7 +35,7 @@ from broker_profiles.transports.forks import forks
 Document = dict[str, Any]
 
 PREFIX = "broker_profiles_"
-READY, DELAYED, LEASED, DEAD = 0, 1, 2, 3
+READY, DELAYED, LEASED, DEAD, HIDDEN = 0, 1, 2, 3, 4
 
 #: The server's time in an expression; the same within a command.
 NOW = {"$toLong": "$$NOW"}
@@ -79,6 +79,7 @@ class Collections:
         self.leases: Collection[Document] = database[f"{PREFIX}leases"]
         self.bindings: Collection[Document] = database[f"{PREFIX}bindings"]
         self.parcels: Collection[Document] = database[f"{PREFIX}parcels"]
+        self.marks: Collection[Document] = database[f"{PREFIX}marks"]
         # What is written next waits for the journal, and the journal is in order: nothing is gained by
         # waiting for this one too.
         self.numbers = self.queues.with_options(write_concern=WriteConcern(w=1))
@@ -92,6 +93,7 @@ class Collections:
                 IndexModel("lease", partialFilterExpression={"state": LEASED}),
                 IndexModel([("died_at", 1), ("seq", 1)], partialFilterExpression={"state": DEAD}),
                 IndexModel("expires", sparse=True),
+                IndexModel("hidden", sparse=True),
             ]
         )
         self.leases.create_index("consumer", unique=True, partialFilterExpression={"ended": False})

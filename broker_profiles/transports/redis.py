@@ -22,7 +22,7 @@ from broker_profiles.errors import StoreError
 from broker_profiles.profile import version_number
 from broker_profiles.transports import leased
 from broker_profiles.transports.redis_scripts import Argument, Link
-from broker_profiles.transports.store import DeadLetter, Delivery, Outgoing, Receipt, Sizes, Store
+from broker_profiles.transports.store import DeadLetter, Delivery, Outgoing, Receipt, Sizes, Step, Store
 
 #: What keys begin with where no `key_prefix` is given.
 DEFAULT_PREFIX = "broker-profiles"
@@ -90,17 +90,8 @@ class RedisStore(Store):
 
     def publish(self, messages: Sequence[Outgoing]) -> None:
         """Store the messages, in one round trip."""
-        arguments: list[Argument] = []
-        for message in messages:
-            arguments += (
-                message.queue,
-                message.priority,
-                max(0, round(message.delay * 1000)),
-                0 if message.expires is None else max(1, round(message.expires * 1000)),
-                message.body,
-            )
-        if arguments:
-            self._link.script("publish", arguments)
+        if messages:
+            self._link.script("publish", _fields(messages))
 
     def reserve(
         self,
@@ -222,6 +213,24 @@ class RedisStore(Store):
         """Remove what nobody holds."""
         return int(self._link.script("purge", [queue]))
 
+    # -- marks ------------------------------------------------------------------------------------
+
+    def marks(self, names: Sequence[str]) -> dict[str, str]:
+        """Read the marks."""
+        if not names:
+            return {}
+        values: list[bytes | None] = self._link.command("HMGET", f"{self._prefix}marks", *names)
+        return {name: value.decode() for name, value in zip(names, values, strict=True) if value is not None}
+
+    def advance(self, step: Step, messages: Sequence[Outgoing] = ()) -> bool:
+        """Compare, change and store, in one script."""
+        arguments = [step.name, step.seen or "", step.value, *_fields(messages)]
+        return bool(self._link.script("advance", arguments))
+
+    def keep_marks(self, names: Sequence[str], seconds: float) -> None:
+        """Note the time, and remove what has an older one."""
+        self._link.script("keep_marks", [_milliseconds(seconds), *names])
+
     # -- dead letters -----------------------------------------------------------------------------
 
     def dead_letters(self, queue: str | None = None, limit: int = 100) -> list[DeadLetter]:
@@ -241,6 +250,20 @@ class RedisStore(Store):
     def discard(self, ids: Sequence[int | str]) -> int:
         """Remove dead letters."""
         return int(self._link.script("discard", ids)) if ids else 0
+
+
+def _fields(messages: Iterable[Outgoing]) -> list[Argument]:
+    """Return messages as `publish` in `lua/store.lua` reads them."""
+    arguments: list[Argument] = []
+    for message in messages:
+        arguments += (
+            message.queue,
+            message.priority,
+            max(0, round(message.delay * 1000)),
+            0 if message.expires is None else max(1, round(message.expires * 1000)),
+            message.body,
+        )
+    return arguments
 
 
 def _runs(receipts: Iterable[Receipt]) -> list[Argument]:

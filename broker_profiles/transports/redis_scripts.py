@@ -28,6 +28,8 @@ Argument = str | bytes | int
 #: Each script with the libraries it begins with.
 _LIBRARIES = {
     "publish": ("store",),
+    "advance": ("store",),
+    "keep_marks": (),
     "reserve": ("held",),
     "acknowledge": ("held",),
     "release": ("held",),

@@ -36,7 +36,8 @@ from sqlalchemy.pool import NullPool
 
 PREFIX = "broker_profiles_"
 QUEUES, MESSAGES, CONSUMERS = f"{PREFIX}queues", f"{PREFIX}messages", f"{PREFIX}consumers"
-BINDINGS, DEAD, VERSIONS = f"{PREFIX}bindings", f"{PREFIX}dead", f"{PREFIX}schema"
+BINDINGS, DEAD, MARKS = f"{PREFIX}bindings", f"{PREFIX}dead", f"{PREFIX}marks"
+VERSIONS = f"{PREFIX}schema"
 
 READY, DELAYED, LEASED = 0, 1, 2
 
@@ -47,20 +48,28 @@ LONGEST_NAME = 255
 _LOCK = 0x42725072
 
 
+_OPTIONS: dict[str, Any] = {"mysql_engine": "InnoDB", "mysql_default_charset": "utf8mb4"}
+
+
 class NewerSchema(Exception):
     """The tables were made by a newer version of this package."""
 
 
-def _tables(connection: Connection) -> MetaData:
-    """Return the tables of version 1 as this server has to be told them."""
+def _name(connection: Connection) -> String:
+    """Return the type of a name as this server has to be told it."""
     dialect = connection.dialect
-    on_mysql = dialect.name == "mysql"
     # Binary, and without padding: "q" and "q " are two queues, as everywhere else.
     collation = "utf8mb4_nopad_bin" if getattr(dialect, "is_mariadb", False) else "utf8mb4_0900_bin"
-    name = String(LONGEST_NAME, collation=collation if on_mysql else None)
+    return String(LONGEST_NAME, collation=collation if dialect.name == "mysql" else None)
+
+
+def _tables(connection: Connection) -> MetaData:
+    """Return the tables of version 1 as this server has to be told them."""
+    on_mysql = connection.dialect.name == "mysql"
+    name = _name(connection)
     long_text = Text().with_variant(mysql.MEDIUMTEXT(), "mysql")
     body = LargeBinary().with_variant(mysql.LONGBLOB(), "mysql")
-    options: dict[str, Any] = {"mysql_engine": "InnoDB", "mysql_default_charset": "utf8mb4"}
+    options = _OPTIONS
     metadata = MetaData()
 
     def id_column() -> Column[int]:
@@ -146,8 +155,19 @@ def _first(connection: Connection) -> None:
         connection.execute(text(f"ALTER TABLE {CONSUMERS} SET (fillfactor = 50)"))
 
 
+def _second(connection: Connection) -> None:
+    Table(
+        MARKS,
+        MetaData(),
+        Column("name", _name(connection), primary_key=True),
+        Column("value", Text, nullable=False),
+        Column("used_at", BigInteger, nullable=False),
+        **_OPTIONS,
+    ).create(connection, checkfirst=True)
+
+
 #: Each changes the tables from the version of its position to the next; never edited, only added to.
-_MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_first,)
+_MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_first, _second)
 
 #: The version this package works with.
 VERSION = len(_MIGRATIONS)

@@ -14,7 +14,8 @@ from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, Self
 
-from broker_profiles.transports.sql_leases import SQLLeases, put_back
+from broker_profiles.transports.sql_leases import put_back
+from broker_profiles.transports.sql_marks import SQLMarks
 from broker_profiles.transports.sql_queues import HIGHEST_PRIORITY, marks, rows
 from broker_profiles.transports.sql_schema import (
     DEAD,
@@ -44,7 +45,7 @@ class Row(NamedTuple):
     body: bytes
 
 
-class SQLStore(SQLLeases):
+class SQLStore(SQLMarks):
     """A `Store` in a SQL database; see the interface for what each method promises."""
 
     driver_class: ClassVar[type[Driver]]

@@ -19,6 +19,7 @@ from broker_profiles.transports.store import (
     Outgoing,
     Receipt,
     Sizes,
+    Step,
     Store,
 )
 
@@ -274,6 +275,29 @@ class SQLiteStore(Store):
             "AND queue = (SELECT id FROM queues WHERE name = ?)",
             (queue,),
         )
+
+    # -- marks ------------------------------------------------------------------------------------
+
+    def marks(self, names: Sequence[str]) -> dict[str, str]:
+        """Read the marks."""
+        marks = ", ".join("?" * len(names))
+        return dict(self._file.read(f"SELECT name, value FROM marks WHERE name IN ({marks})", tuple(names)))
+
+    def advance(self, step: Step, messages: Sequence[Outgoing] = ()) -> bool:
+        """Compare, change and insert in one transaction."""
+        with self._file.transaction() as connection:
+            taken = tables.advance(connection, step, messages, tables.now_ms())
+        self._file.check_still_there()
+        return taken
+
+    def keep_marks(self, names: Sequence[str], seconds: float) -> None:
+        """Note the time, and delete what has an older one."""
+        now = tables.now_ms()
+        with self._file.transaction() as connection:
+            connection.executemany(
+                "UPDATE marks SET used_at = ? WHERE name = ?", ((now, name) for name in names)
+            )
+            connection.execute("DELETE FROM marks WHERE used_at <= ?", (now - int(seconds * 1000),))
 
     # -- dead letters -----------------------------------------------------------------------------
 

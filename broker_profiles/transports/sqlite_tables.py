@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from broker_profiles.transports.store import Outgoing, Receipt
+from broker_profiles.transports.store import Outgoing, Receipt, Step
 
 READY, DELAYED, LEASED = 0, 1, 2
 
@@ -35,6 +35,8 @@ CREATE TABLE IF NOT EXISTS consumers (id TEXT PRIMARY KEY, until INTEGER NOT NUL
 CREATE TABLE IF NOT EXISTS bindings (
     exchange TEXT NOT NULL, routing_key TEXT NOT NULL, queue TEXT NOT NULL,
     PRIMARY KEY (exchange, routing_key, queue)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS marks (
+    name TEXT PRIMARY KEY, value TEXT NOT NULL, used_at INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS dead (
     id INTEGER PRIMARY KEY AUTOINCREMENT, queue TEXT NOT NULL, priority INTEGER NOT NULL,
     reason TEXT NOT NULL, detail TEXT NOT NULL, deliveries INTEGER NOT NULL,
@@ -129,6 +131,21 @@ def drop_queue(connection: sqlite3.Connection, queue: str) -> None:
     connection.execute("DELETE FROM messages WHERE queue = (SELECT id FROM queues WHERE name = ?)", (queue,))
     connection.execute("DELETE FROM bindings WHERE queue = ?", (queue,))
     connection.execute("DELETE FROM queues WHERE name = ?", (queue,))
+
+
+def advance(connection: sqlite3.Connection, step: Step, messages: Sequence[Outgoing], now: int) -> bool:
+    """Change a mark and insert messages, if the mark says what was seen of it."""
+    row = connection.execute("SELECT value FROM marks WHERE name = ?", (step.name,)).fetchone()
+    value = row[0] if row else None
+    if value == step.value:
+        return True
+    if value != step.seen:
+        return False
+    connection.execute("REPLACE INTO marks VALUES (?, ?, ?)", (step.name, step.value, now))
+    for message in messages:
+        connection.execute("INSERT OR IGNORE INTO queues (name, used_at) VALUES (?, ?)", (message.queue, now))
+        connection.execute(INSERT, row_of(message, now))
+    return True
 
 
 def end_what_ran_out(connection: sqlite3.Connection, consumer: str, now: int) -> None:

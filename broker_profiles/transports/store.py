@@ -82,6 +82,20 @@ class DeadLetter:
     died_at: float
 
 
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A change of a mark: a short text with a name, which all who use it change from what they last saw.
+
+    So of several who take a step from the same value one alone succeeds, however late the others come.
+    """
+
+    name: str
+    #: What the mark said when it was read; None where there was none.
+    seen: str | None
+    #: What it says afterwards; no two steps have the same, so that one taken already is known again.
+    value: str
+
+
 class Store(ABC):
     """One connection to the storage of one system."""
 
@@ -194,6 +208,27 @@ class Store(ABC):
     @abstractmethod
     def purge(self, queue: str) -> int:
         """Remove the ready and the delayed messages of a queue; return how many."""
+
+    # -- marks ------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def marks(self, names: Sequence[str]) -> dict[str, str]:
+        """Return what the marks of these names say, leaving out those that are not there."""
+
+    @abstractmethod
+    def advance(self, step: Step, messages: Sequence[Outgoing] = ()) -> bool:
+        """Take a step of a mark and store these messages, in one step: all of it, or nothing.
+
+        Returns False, having done nothing, where the mark does not say what was seen of it; True where
+        this step was taken, now or by a call before this one.
+        """
+
+    @abstractmethod
+    def keep_marks(self, names: Sequence[str], seconds: float) -> None:
+        """Note that these marks are in use, and remove those that nobody has used for so many seconds.
+
+        To take a step is to use a mark.
+        """
 
     # -- dead letters -----------------------------------------------------------------------------
 

@@ -38,7 +38,7 @@ COLUMNS = (
 
 #: What a cell ends in: column -> promise -> outcomes of its cases. What is not named here is kept.
 ENDS: Mapping[str, Mapping[str, Sequence[Outcome]]] = {
-    "embedded": {"DEL-7": [Outcome.NOT_APPLICABLE], "BEAT-1": [Outcome.BROKEN]},
+    "embedded": {"DEL-7": [Outcome.NOT_APPLICABLE]},
     "rabbitmq@rabbitmq:3-management": {"ORD-1": [Outcome.BROKEN]},
     "redis@redis:7": {"DEL-2": [Outcome.KEPT, Outcome.BROKEN], "ETA-1": [Outcome.ERROR]},
     "postgresql": {"RES-3": [Outcome.BROKEN]},

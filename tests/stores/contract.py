@@ -18,12 +18,13 @@ from broker_profiles.transports.store import (
     Store,
 )
 from tests.stores.contract_leases import LeaseContract
+from tests.stores.contract_marks import MarkContract
 from tests.stores.storing import bodies, eventually, receipts
 
 OpenStore = Callable[..., Store]
 
 
-class StoreContract(LeaseContract):
+class StoreContract(LeaseContract, MarkContract):
     """The whole contract."""
 
     # -- order ------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from broker_profiles.transports.sql_schema import (
     BINDINGS,
     CONSUMERS,
     DEAD,
+    MARKS,
     MESSAGES,
     QUEUES,
     VERSIONS,
@@ -29,6 +30,7 @@ from tests.conftest import ServerOf
 from tests.stores.contract import StoreContract
 from tests.stores.storing import OpenStore, bodies, receipts
 
+TABLES = (MESSAGES, QUEUES, CONSUMERS, BINDINGS, DEAD, MARKS)
 OPTIONS = {"lease_seconds": 15.0, "delivery_limit": 5, "timeout_seconds": 5.0}
 
 _OPEN_IN_ANOTHER_PROCESS = """
@@ -65,7 +67,7 @@ class SQLServerContract(StoreContract):
         """A server whose tables are there and empty."""
         database = server(self.system)
         store = self.store_class.open(database.url, OPTIONS)
-        run_sql(store, *(f"DELETE FROM {table}" for table in (MESSAGES, QUEUES, CONSUMERS, BINDINGS, DEAD)))
+        run_sql(store, *(f"DELETE FROM {table}" for table in TABLES))
         store.close()
         return database
 
@@ -76,7 +78,7 @@ class SQLServerContract(StoreContract):
     @pytest.fixture
     def without_tables(self, database: Server) -> Iterator[str]:
         store = self.store_class.open(database.url, OPTIONS)
-        tables = (MESSAGES, QUEUES, CONSUMERS, BINDINGS, DEAD, VERSIONS)
+        tables = (*TABLES, VERSIONS)
         run_sql(store, *(f"DROP TABLE {table}" for table in tables))
         store.close()
         yield database.url

@@ -16,6 +16,7 @@
 --   held:CONSUMER     hash: rank -> "NONCE DELIVERIES EXPIRES QUEUE" of what is leased to it
 --   renewed           when any consumer last renewed its lease
 --   bindings:EXCHANGE set of "KEY\0QUEUE"; bound:QUEUE is a set of "EXCHANGE\0KEY"
+--   marks             hash: mark -> what it says; marks:used is a sorted set: mark by its last use
 --   dead              hash: id -> record; dead:ids and dead:ids:QUEUE are sorted sets of ids
 --
 -- A rank is (9 - priority) * SPAN + number: it is the id of a message, its score and its place. As a

@@ -39,3 +39,14 @@ local function store(queue, number, priority, delay, expires, body)
         wake(queue, 'due')
     end
 end
+
+-- Stores the messages that begin at ARGV[from]: of each its queue, priority, delay, expiry (milliseconds
+-- from now or 0), body.
+local function publish(from)
+    local number = call('INCRBY', P .. 'sequence', (#ARGV - from + 1) / 5)
+    number = number - (#ARGV - from + 1) / 5
+    for i = from, #ARGV, 5 do
+        number = number + 1
+        store(ARGV[i], number, ARGV[i + 1], tonumber(ARGV[i + 2]), tonumber(ARGV[i + 3]), ARGV[i + 4])
+    end
+end
