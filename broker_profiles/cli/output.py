@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -15,15 +14,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from broker_profiles.errors import BrokerProfilesError, redact
+from broker_profiles.errors import HIDDEN, SECRET_NAME, BrokerProfilesError, redact
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 #: Columns where there is no terminal to ask; the 80 that are usual make tables of reasons unreadable.
 _WIDTH = 120
-
-_SECRET = re.compile(r"pass|secret|token|credential|(access|api|account)_key", re.IGNORECASE)
-_HIDDEN = "***"
 
 
 def json_option(command: F) -> F:
@@ -82,8 +78,8 @@ def harmless(value: Any, name: str = "") -> Any:
         return {str(key): harmless(inner, str(key)) for key, inner in value.items()}
     if value is None or isinstance(value, bool | int | float):
         return value
-    if _SECRET.search(name):
-        return _HIDDEN
+    if SECRET_NAME.search(name):
+        return HIDDEN
     if isinstance(value, list | tuple | set | frozenset):
         return [harmless(inner) for inner in value]
     return redact(value)

@@ -17,7 +17,7 @@ from broker_profiles.transports.sql_schema import (
     READY,
 )
 from broker_profiles.transports.sql_session import Session
-from broker_profiles.transports.store import DeadLetter, Sizes, Store
+from broker_profiles.transports.store import PAGE, SHOWN, DeadLetter, Sizes, Store
 
 #: The most rows that one step of clearing up deletes.
 BATCH = 5000
@@ -30,6 +30,11 @@ _IN_STATE = {
     DELAYED: f"state = {DELAYED} AND due IS NOT NULL",
     LEASED: f"state = {LEASED} AND consumer IS NOT NULL",
 }
+
+_DEAD_LETTERS = (
+    f"SELECT id, queue, substring(body, 1, {SHOWN}), {HIGHEST_PRIORITY} - place, reason, detail, deliveries, "
+    f"died_at, octet_length(body) FROM {DEAD}"
+)
 
 _OF_QUEUE = f"queue = (SELECT id FROM {QUEUES} WHERE name = %s)"
 
@@ -157,17 +162,24 @@ class SQLQueues(Store):
 
     # -- dead letters -----------------------------------------------------------------------------
 
-    def dead_letters(self, queue: str | None = None, limit: int = 100) -> list[DeadLetter]:
+    def dead_letters(
+        self, queue: str | None = None, limit: int = PAGE, after: DeadLetter | None = None
+    ) -> list[DeadLetter]:
         """Return the oldest dead letters."""
-        where, values = ("", ()) if queue is None else ("WHERE queue = %s", (queue,))
-        found = self._query(
-            f"SELECT id, queue, body, {HIGHEST_PRIORITY} - place, reason, detail, deliveries, died_at "
-            f"FROM {DEAD} {where} ORDER BY id LIMIT %s",
-            (*values, limit),
-        )
+        where, values = ("", ()) if queue is None else ("AND queue = %s", (queue,))
+        first = after.id if after else 0
+        return self._dead_letters(f"id > %s {where} ORDER BY id LIMIT %s", (first, *values, limit))
+
+    def find_dead_letters(self, ids: Sequence[int | str]) -> list[DeadLetter]:
+        """Look dead letters up."""
+        wanted = _numbers(ids)
+        return self._dead_letters(f"id IN ({marks(wanted)}) ORDER BY id", wanted) if wanted else []
+
+    def _dead_letters(self, where: str, values: Sequence[Any]) -> list[DeadLetter]:
+        found = self._query(f"{_DEAD_LETTERS} WHERE {where}", values)
         return [
-            DeadLetter(id_, name, body, priority, reason, detail, deliveries, died_at / 1000)
-            for id_, name, body, priority, reason, detail, deliveries, died_at in found
+            DeadLetter(id_, name, bytes(body), priority, reason, detail, deliveries, died_at / 1000, size)
+            for id_, name, body, priority, reason, detail, deliveries, died_at, size in found
         ]
 
     def replay(self, ids: Sequence[int | str]) -> int:

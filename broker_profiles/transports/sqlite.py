@@ -14,6 +14,7 @@ from broker_profiles.transports import sqlite_tables as tables
 from broker_profiles.transports.sqlite_file import IN_MEMORY, SQLiteFile
 from broker_profiles.transports.store import (
     DELIVERIES_EXHAUSTED,
+    PAGE,
     DeadLetter,
     Delivery,
     Outgoing,
@@ -277,13 +278,20 @@ class SQLiteStore(Store):
 
     # -- dead letters -----------------------------------------------------------------------------
 
-    def dead_letters(self, queue: str | None = None, limit: int = 100) -> list[DeadLetter]:
+    def dead_letters(
+        self, queue: str | None = None, limit: int = PAGE, after: DeadLetter | None = None
+    ) -> list[DeadLetter]:
         """Return the oldest dead letters."""
         rows = self._file.read(
-            "SELECT id, queue, body, priority, reason, detail, deliveries, died_at / 1000.0 "
-            "FROM dead WHERE queue = coalesce(?, queue) ORDER BY id LIMIT ?",
-            (queue, limit),
+            f"{tables.DEAD_LETTERS} WHERE queue = coalesce(?, queue) AND id > ? ORDER BY id LIMIT ?",
+            (queue, after.id if after else 0, limit),
         )
+        return [DeadLetter(*row) for row in rows]
+
+    def find_dead_letters(self, ids: Sequence[int | str]) -> list[DeadLetter]:
+        """Look dead letters up."""
+        marks = ", ".join("?" * len(ids))
+        rows = self._file.read(f"{tables.DEAD_LETTERS} WHERE id IN ({marks}) ORDER BY id", tuple(ids))
         return [DeadLetter(*row) for row in rows]
 
     def replay(self, ids: Sequence[int | str]) -> int:

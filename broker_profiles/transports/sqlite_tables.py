@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from broker_profiles.transports.store import Outgoing, Receipt
+from broker_profiles.transports.store import SHOWN, Outgoing, Receipt
 
 READY, DELAYED, LEASED = 0, 1, 2
 
@@ -66,6 +66,11 @@ SELECT queues.name, priority, ?, ?, deliveries, ?, body
 FROM messages JOIN queues ON queues.id = messages.queue
 WHERE messages.id = ? AND token = ? AND state = {LEASED}
 """
+
+DEAD_LETTERS = (
+    f"SELECT id, queue, coalesce(substr(body, 1, {SHOWN}), x''), priority, reason, detail, deliveries, "
+    "died_at / 1000.0, length(body) FROM dead"
+)
 
 
 def now_ms() -> int:

@@ -80,7 +80,7 @@ def test_many_at_once_between_good_ones(connection: Connection, queue: str, serv
     with consuming(server("rabbitmq").url, queue, 100, on_message) as consumer:
         drain(consumer, lambda: len(good) == 10 and count(connection, dead_letter_queue(queue)) == 200)
     found = dead(connection, queue, 100)  # of the list's first page
-    assert {(letter.reason, letter.detail[:11]) for letter in found} == {("unreadable", "DecodeError")}
+    assert {(letter.reason, letter.detail[:11]) for letter in found} == {("cannot decode", "DecodeError")}
     assert count(connection, queue) == 0
 
 

@@ -128,7 +128,7 @@ def test_what_cannot_is_kept_until_its_dead_letter_is_confirmed(
 ) -> None:
     accept(channel)(raw(7, body, headers))
     ((reason, why),) = publisher.said
-    assert reason == "unreadable"
+    assert reason == "cannot decode"
     assert detail in why
     assert not settled
     publisher.say("basic_ack", 1, False)
@@ -163,7 +163,7 @@ def test_a_consumer_that_fails_at_a_task_message_does_not_end(
 ) -> None:
     channel.reading("mail", lambda message: int("x"))(raw())
     ((reason, why),) = publisher.said
-    assert (reason, why.partition(":")[0]) == ("unreadable", "ValueError")
+    assert (reason, why.partition(":")[0]) == ("cannot decode", "ValueError")
 
 
 @pytest.mark.parametrize(
