@@ -50,6 +50,16 @@ def print_line(text: str) -> None:
     console().print(Text(text), soft_wrap=True)
 
 
+def counted(number: int, noun: str) -> str:
+    """Return `1 thing` or `5 things`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def printable(text: object) -> str:
+    """Return a text from elsewhere as one line that does nothing to a terminal."""
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in str(text))
+
+
 def table(*columns: str, title: str = "", **shares: int) -> Table:
     """Return an empty table; `shares` divide the width among the columns named in lower case."""
     made = Table(title=title or None, title_justify="left", header_style="bold", box=SIMPLE_HEAD)

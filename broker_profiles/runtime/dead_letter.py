@@ -14,6 +14,9 @@ from celery.utils.saferepr import saferepr
 from broker_profiles.errors import HIDDEN, SECRET_NAME, redact
 from broker_profiles.transports import envelope, store
 
+#: Why a message is set aside; RabbitMQ does so with what has expired in a queue, too.
+REASONS = (store.DELIVERIES_EXHAUSTED, store.UNREADABLE, store.UNKNOWN_TASK, store.REJECTED, "expired")
+
 #: The most characters of a body that are shown, and the headers that are shown in its place.
 _PREVIEW = 500
 _ARGUMENTS = ("argsrepr", "kwargsrepr")

@@ -67,11 +67,12 @@ def read_dead_letters(app: Celery, ids: Iterable[str], queue: str | None = None)
     """Return what `read_dead_letter` does of each; raises what it does where one of them is not there."""
     wanted = list(dict.fromkeys(ids))
     with _keeper(app, queue) as opened:
-        found = [letter for part in _parts(opened, wanted) for letter in opened.find_dead_letters(part)]
-    missing = set(wanted) - {str(letter.id) for letter in found}
+        parts = map(opened.find_dead_letters, _parts(opened, wanted))
+        found = [contents(letter) for part in parts for letter in part]
+    missing = set(wanted) - {each.letter.id for each in found}
     if missing:
         raise NoSuchDeadLetter(ids=" or ".join(repr(id_) for id_ in wanted if id_ in missing))
-    return [contents(letter) for letter in found]
+    return found
 
 
 def replay_dead_letters(app: Celery, ids: Iterable[str], queue: str | None = None) -> int:

@@ -83,6 +83,11 @@ class Transport(virtual.Transport):  # type: ignore[misc]
         return self._store
 
     @property
+    def delivery_limit(self) -> int:
+        """The deliveries after which a message becomes a dead letter."""
+        return int(self._options.get("delivery_limit", 5))
+
+    @property
     def _options(self) -> dict[str, Any]:
         return dict(self.client.transport_options)
 

@@ -16,6 +16,7 @@ from kombu.transport import pyamqp
 from broker_profiles.errors import QueueDiffers, Unroutable
 from broker_profiles.transports import (
     rabbitmq_dead,
+    rabbitmq_dead_letters,
     rabbitmq_new_queues,
     rabbitmq_patience,
     rabbitmq_unreadable,
@@ -237,10 +238,10 @@ class Connection(Beating, pyamqp.Connection):  # type: ignore[misc]
 
 def _dead_letters(
     transport: Any, connection: KombuConnection, queues: list[str]
-) -> rabbitmq_dead.DeadLetters | None:
+) -> rabbitmq_dead_letters.DeadLetters | None:
     """Return the dead letters of queues, none where this profile sets no message aside."""
     limit = connection.transport_options.get("delivery_limit")
-    return rabbitmq_dead.DeadLetters(connection, queues, limit) if limit else None
+    return rabbitmq_dead_letters.DeadLetters(connection, queues, limit) if limit else None
 
 
 class Transport(pyamqp.Transport):  # type: ignore[misc]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from kombu import Connection
 
-from broker_profiles.transports.rabbitmq_dead import DeadLetters
+from broker_profiles.transports import envelope
+from broker_profiles.transports.rabbitmq_dead_letters import DeadLetters
+from broker_profiles.transports.store import DeadLetter
 from tests.waiting import until
 
 LIMIT = 3
@@ -29,6 +32,10 @@ def send(channel: Any, queue: str, **headers: Any) -> None:
 
 def letters(connection: Connection, queue: str) -> DeadLetters:
     return DeadLetters(connection, [queue], LIMIT)
+
+
+def task_ids(found: Iterable[DeadLetter]) -> list[str]:
+    return [envelope.unpack(letter.body).headers["id"] for letter in found]
 
 
 def dead(connection: Connection, queue: str, count: int) -> list[Any]:

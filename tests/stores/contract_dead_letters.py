@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import sys
 import time
-import warnings
 from collections.abc import Callable
-from pathlib import Path
-from types import FrameType
-from typing import Any
+from functools import partial
 
 import pytest
 
-import broker_profiles
 from broker_profiles.transports.store import PAGE, REJECTED, SHOWN, Outgoing, Sizes, Store
+from tests.dying import dies
 from tests.stores.storing import StoreFixtures, bodies, receipts
-
-#: What a child of these tests ends with where it died on the way, and where it came to its end.
-DIED, ENDED = 9, 0
-
-_OURS = str(Path(broker_profiles.__file__).parent)
 
 
 def bury(store: Store, *messages: bytes, queue: str = "q", detail: str = "because") -> None:
@@ -29,41 +18,10 @@ def bury(store: Store, *messages: bytes, queue: str = "q", detail: str = "becaus
     store.set_aside(receipts(store.reserve("c", [queue], len(messages))), REJECTED, detail)
 
 
-def dying_after(lines: int) -> Callable[[FrameType, str, Any], Any]:
-    """Return a trace function that ends this process at once when so many lines of ours have begun."""
-    left = lines
-
-    def trace(frame: FrameType, event: str, _: Any) -> Any:
-        nonlocal left
-        if not frame.f_code.co_filename.startswith(_OURS):
-            return None
-        if event == "line":
-            left -= 1
-            if left < 0:
-                os._exit(DIED)
-        return trace
-
-    return trace
-
-
-def dies_replaying(store: Store, ids: list[int | str], lines: int) -> bool:
-    """Replay in a child that dies after so many lines; return whether it died before it was done."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of threads, which the child has no use for
-        child = os.fork()
-    if child == 0:
-        status = 1
-        with contextlib.suppress(BaseException):
-            own = store.clone()
-            own.exists("q")  # it is connected
-            sys.settrace(dying_after(lines))
-            own.replay(ids)
-            sys.settrace(None)
-            status = ENDED
-        os._exit(status)
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    assert status in (DIED, ENDED)
-    return status == DIED
+def _replaying(store: Store, ids: list[int | str]) -> Callable[[], object]:
+    own = store.clone()
+    own.exists("q")  # it is connected
+    return lambda: own.replay(ids)
 
 
 class DeadLetterContract(StoreFixtures):
@@ -132,7 +90,7 @@ class DeadLetterContract(StoreFixtures):
         for lines in range(1_000):
             bury(store, b"1", b"2", b"3")
             ids = [letter.id for letter in store.dead_letters()]
-            died = dies_replaying(store, [ids[0], ids[2]], lines)
+            died = dies(partial(_replaying, store, [ids[0], ids[2]]), lines)
             dead = [letter.body for letter in store.dead_letters()]
             taken = store.reserve("c", ["q"], 5)
             assert sorted([*dead, *bodies(taken)]) == [b"1", b"2", b"3"], f"died after {lines} lines"
