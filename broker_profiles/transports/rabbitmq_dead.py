@@ -59,10 +59,18 @@ def with_dead_letters(queue: str, arguments: Mapping[str, Any], delivery_limit: 
     }
 
 
-def dead_letter_arguments(server_version: str) -> dict[str, Any]:
-    """Return the arguments of a queue of dead letters: it keeps them, however often they are looked at."""
+def dead_letter_arguments(server_version: str, seconds: float, kept: int) -> dict[str, Any]:
+    """Return the arguments of a new queue of dead letters.
+
+    It keeps them however often they are looked at, for so long, and so many of them: the oldest go first.
+    """
     unlimited = version_number(server_version) >= _UNLIMITED_SINCE
-    return {"x-queue-type": "quorum", **({"x-delivery-limit": _UNLIMITED} if unlimited else {})}
+    return {
+        "x-queue-type": "quorum",
+        "x-message-ttl": int(seconds * 1000),
+        "x-max-length": kept,
+        **({"x-delivery-limit": _UNLIMITED} if unlimited else {}),
+    }
 
 
 def deliveries(message: Any) -> int:

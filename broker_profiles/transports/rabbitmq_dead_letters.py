@@ -190,12 +190,15 @@ def _messages(channel: Any, queue: str) -> Iterator[Any]:
 
 
 def _give_back(channel: Any, queue: str, tags: Sequence[int]) -> None:
-    """Return what was looked at, and wait for it to be there, or the next look would not find it."""
+    """Return what was looked at, and wait for it to be there, or the next look would come before it."""
+    if not tags:
+        return
+    dead = dead_letter_queue(queue)
+    others = channel.queue_declare(dead, passive=True).message_count
     for tag in tags:
         channel.basic_reject(tag, requeue=True)
     deadline = time.monotonic() + _GIVEN_BACK
-    dead = dead_letter_queue(queue)
-    while tags and channel.queue_declare(dead, passive=True).message_count < len(tags):
+    while channel.queue_declare(dead, passive=True).message_count < others + len(tags):
         if time.monotonic() > deadline:
             return  # somebody else looks at them
         time.sleep(0.01)

@@ -267,6 +267,11 @@ class RedisStore(Store):
         """Make messages of the dead letters."""
         return int(self._link.script("replay", ids)) if ids else 0
 
+    def expire_dead_letters(self, queues: Sequence[str], seconds: float, kept: int) -> None:
+        """Remove them, a page at a time."""
+        while self._link.script("expire_dead_letters", [_milliseconds(seconds), kept, PAGE, *queues]):
+            pass
+
     def discard(self, ids: Sequence[int | str]) -> int:
         """Remove dead letters."""
         return int(self._link.script("discard", ids)) if ids else 0

@@ -42,6 +42,7 @@ _LIBRARIES = {
     "purge": ("held",),
     "dead_letters": ("dead",),
     "find_dead_letters": ("dead",),
+    "expire_dead_letters": ("dead",),
     "replay": ("store", "dead"),
     "discard": ("dead",),
 }

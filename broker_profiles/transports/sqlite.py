@@ -312,6 +312,17 @@ class SQLiteStore(Store):
                 replayed += 1
         return replayed
 
+    def expire_dead_letters(self, queues: Sequence[str], seconds: float, kept: int) -> None:
+        """Look without a lock, and discard what is found, a page at a time."""
+        before = tables.now_ms() - int(seconds * 1000)
+        self._discard_page_by_page(tables.DEAD_BEFORE, (PAGE, before))
+        for queue in queues:
+            self._discard_page_by_page(tables.DEAD_BEYOND, (queue, PAGE, kept))
+
+    def _discard_page_by_page(self, query: str, values: Sequence[Any]) -> None:
+        while ids := [row[0] for row in self._file.read(query, tuple(values))]:
+            self.discard(ids)
+
     def discard(self, ids: Sequence[int | str]) -> int:
         """Delete dead letters."""
         with self._file.transaction() as connection:

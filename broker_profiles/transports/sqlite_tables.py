@@ -72,6 +72,10 @@ DEAD_LETTERS = (
     "died_at / 1000.0, length(body) FROM dead"
 )
 
+# Ids grow with time: the oldest are looked at and no others.
+DEAD_BEFORE = "SELECT id FROM (SELECT id, died_at FROM dead ORDER BY id LIMIT ?) WHERE died_at < ?"
+DEAD_BEYOND = "SELECT id FROM dead WHERE queue = ? ORDER BY id DESC LIMIT ? OFFSET ?"
+
 
 def now_ms() -> int:
     """Return the time, in milliseconds since the epoch."""

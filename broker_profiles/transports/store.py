@@ -25,8 +25,11 @@ UNKNOWN_TASK = "unknown task"
 #: The bytes of a dead letter that are read, its headers first: it may be as large as the broker takes.
 SHOWN = 65_536
 
-#: How many dead letters are in memory at once where all are looked at.
+#: How many dead letters are in memory at once where all are looked at, or removed in one step.
 PAGE = 100
+
+#: For how many seconds a dead letter is kept, and how many a queue keeps, where nobody says otherwise.
+KEPT_SECONDS, KEPT = 604_800.0, 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +236,10 @@ class Store(ABC):
 
         Each is a message or a dead letter at every moment, and never both, whoever dies when.
         """
+
+    @abstractmethod
+    def expire_dead_letters(self, queues: Sequence[str], seconds: float, kept: int) -> None:
+        """Remove dead letters older than that, and the oldest of each of these queues beyond so many."""
 
     @abstractmethod
     def discard(self, ids: Sequence[int | str]) -> int:

@@ -15,8 +15,8 @@ from tests.waiting import until
 LIMIT = 3
 
 
-def connect(url: str) -> Connection:
-    options = {"confirm_publish": True, "delivery_limit": LIMIT}
+def connect(url: str, **more: float) -> Connection:
+    options = {"confirm_publish": True, "delivery_limit": LIMIT, **more}
     transport = "broker_profiles.transports.rabbitmq:Transport"
     return Connection(url, transport=transport, transport_options=options)
 

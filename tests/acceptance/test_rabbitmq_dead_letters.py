@@ -133,7 +133,7 @@ def test_whoever_dies_replaying_loses_none(connection: Connection, queue: str, s
             replayed += taken(channel, queue)
             return {*replayed, *task_ids(letters(connection, queue).dead_letters())} == {"one", "two"}
 
-        # RabbitMQ puts back what the dead held. After the confirm, and before the dead letter ends, it is both.
+        # RabbitMQ puts back what the dead held. Between its confirm and the end of the letter it is both.
         until(are_there, 10, f"all are there of one who died after {lines} lines")
         assert set(replayed) <= {"one"}
         if not died:
@@ -189,3 +189,52 @@ def test_a_queue_with_other_arguments_is_one_clear_error(connection: Connection)
         with connection.channel() as cleaning:
             cleaning.queue_delete(name)
             cleaning.queue_delete(dead_letter_queue(name))
+
+
+@contextlib.contextmanager
+def queue_of(connection: Connection) -> Iterator[str]:
+    name = f"kept-{uuid.uuid4().hex[:8]}"
+    declare(connection.default_channel, name)
+    try:
+        yield name
+    finally:
+        with connection.channel() as cleaning:
+            cleaning.queue_delete(name)
+            cleaning.queue_delete(dead_letter_queue(name))
+
+
+def test_a_new_queue_keeps_so_many_dead_letters_and_the_youngest(server: ServerOf) -> None:
+    with connect(server("rabbitmq").url, dead_letter_limit=2) as connection, queue_of(connection) as queue:
+        for number in range(4):
+            send(connection.default_channel, queue, id=str(number), task="t")
+            until(partial(reject_all, connection.default_channel, queue), 10, "it is there")
+        until(lambda: task_ids(letters(connection, queue).dead_letters()) == ["2", "3"], 20, "the last two")
+
+
+def test_a_new_queue_keeps_dead_letters_for_a_time(server: ServerOf) -> None:
+    with (
+        connect(server("rabbitmq").url, dead_letter_seconds=0.5) as connection,
+        queue_of(connection) as queue,
+    ):
+        send(connection.default_channel, dead_letter_queue(queue), id="brief", task="t")
+        until(lambda: not letters(connection, queue).dead_letters(), 20, "it is gone")
+
+
+def test_dead_letters_that_are_there_stay_as_they_were_declared(
+    connection: Connection, server: ServerOf
+) -> None:
+    name = f"old-{uuid.uuid4().hex[:8]}"
+    channel, dead_ones = connection.default_channel, dead_letter_queue(name)
+    # As it was declared before there was a limit.
+    channel.queue_declare(dead_ones, durable=True, auto_delete=False, arguments={"x-queue-type": "quorum"})
+    try:
+        for limit in (1, 2):
+            with connect(server("rabbitmq").url, dead_letter_limit=limit) as other:
+                declare(other.default_channel, name)
+        for number in range(3):
+            send(channel, dead_ones, id=str(number), task="t")
+        assert task_ids(dead(connection, name, 3)) == ["0", "1", "2"]
+    finally:
+        with connection.channel() as cleaning:
+            cleaning.queue_delete(name)
+            cleaning.queue_delete(dead_ones)

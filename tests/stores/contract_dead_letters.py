@@ -10,7 +10,7 @@ import pytest
 
 from broker_profiles.transports.store import PAGE, REJECTED, SHOWN, Outgoing, Sizes, Store
 from tests.dying import dies
-from tests.stores.storing import StoreFixtures, bodies, receipts
+from tests.stores.storing import StoreFixtures, bodies, eventually, receipts
 
 
 def bury(store: Store, *messages: bytes, queue: str = "q", detail: str = "because") -> None:
@@ -82,6 +82,26 @@ class DeadLetterContract(StoreFixtures):
         detail = "ValueError: no\nTraceback (most recent call last):\n  \u00e9\U0001f600 %s"
         bury(store, b"1", detail=detail)
         assert store.dead_letters()[0].detail == detail
+
+    def test_dead_letters_are_kept_for_a_time(self, store: Store) -> None:
+        bury(store, *(b"%d" % number for number in range(PAGE + 3)))
+        store.expire_dead_letters(["q"], 60.0, 1_000)
+        assert store.sizes("q") == Sizes(dead=PAGE + 3)
+
+        def expired() -> bool:
+            store.expire_dead_letters([], 0.05, 1_000)
+            return store.sizes("q") == Sizes()
+
+        eventually(expired)
+
+    def test_a_queue_keeps_so_many_of_them_and_the_youngest(self, store: Store) -> None:
+        bury(store, *(b"%d" % number for number in range(PAGE + 5)))
+        bury(store, b"1", b"2", b"3", queue="other")
+        store.expire_dead_letters(["q", "unknown"], 60.0, 2)
+        assert [letter.body for letter in store.dead_letters("q")] == [
+            b"%d" % n for n in (PAGE + 3, PAGE + 4)
+        ]
+        assert store.sizes("other") == Sizes(dead=3)
 
     @pytest.mark.slow  # as many processes as there are lines
     def test_whoever_dies_replaying_leaves_each_once(self, store: Store) -> None:
