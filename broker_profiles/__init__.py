@@ -7,10 +7,11 @@
 from broker_profiles.configuration import celery_app, configure, load
 from broker_profiles.errors import BrokerProfilesError, ConfigurationError
 from broker_profiles.profile import Guarantees, Mode, Profile, Setting
+from broker_profiles.runtime.dead_letter import DeadLetter
 from broker_profiles.runtime.dead_letters import (
-    DeadLetter,
     discard_dead_letters,
     list_dead_letters,
+    read_dead_letter,
     replay_dead_letters,
 )
 
@@ -27,5 +28,6 @@ __all__ = [
     "discard_dead_letters",
     "list_dead_letters",
     "load",
+    "read_dead_letter",
     "replay_dead_letters",
 ]

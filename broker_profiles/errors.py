@@ -15,6 +15,11 @@ from collections.abc import Iterable
 
 # To the last @ of an address: a password may hold anything that somebody forgot to escape.
 _CREDENTIALS = re.compile(r"(?P<head>[A-Za-z][A-Za-z0-9+.-]*://[^\s/?#:@]*):[^\s;]*@")
+#: Names of settings, headers and arguments whose values only their owner should know.
+SECRET_NAME = re.compile(r"pass|secret|token|credential|(access|api|account)_key", re.IGNORECASE)
+
+HIDDEN = "***"
+
 _IN_QUERY = re.compile(r"(?P<head>[?&][^=&\s]*(?:password|passwd|pwd|secret)=)[^&\s;]*", re.IGNORECASE)
 
 
@@ -138,6 +143,12 @@ class NotOurStore(StoreError):
 
 class NoDeadLetters(BrokerProfilesError):
     """The profile {profile!r} keeps no dead letters that can be listed; `broker-profiles list` shows which do (DEL-5)."""
+
+
+class NoSuchDeadLetter(BrokerProfilesError):
+    """No dead letter has the id {ids}, and nothing was done; `broker-profiles dead list` shows those there are."""
+
+    exit_status = 2
 
 
 class QueueDiffers(BrokerProfilesError):

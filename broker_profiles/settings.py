@@ -94,6 +94,20 @@ OPTIONS: Mapping[str, Option] = {
             maximum=1000,
         ),
         Option(
+            "dead_letter_seconds",
+            604_800.0,
+            "how long a dead letter is kept",
+            minimum=60,
+            maximum=31_536_000,
+        ),
+        Option(
+            "dead_letter_limit",
+            10_000,
+            "how many dead letters a queue keeps; the oldest go first",
+            minimum=1,
+            maximum=1_000_000,
+        ),
+        Option(
             "publish_timeout_seconds",
             3.0,
             "how long one attempt to send waits for a broker that does not answer; there are up to three",

@@ -37,6 +37,8 @@ _OPTIONS = {
     "lease_seconds": "lease_seconds",
     "delivery_limit": "delivery_limit",
     "timeout_seconds": "publish_timeout_seconds",
+    "dead_letter_seconds": "dead_letter_seconds",
+    "dead_letter_limit": "dead_letter_limit",
 }
 
 
@@ -60,9 +62,12 @@ def leased_settings(
             "lease_seconds": environment.number("lease_seconds"),
             "delivery_limit": environment.whole("delivery_limit"),
             "timeout_seconds": environment.number("publish_timeout_seconds"),
+            "dead_letter_seconds": environment.number("dead_letter_seconds"),
+            "dead_letter_limit": environment.whole("dead_letter_limit"),
             **(options or {}),
         },
-        "lease, deliveries before a dead letter, wait for a broker that does not answer",
+        "lease, deliveries before a dead letter, wait for a broker that does not answer; how long and how "
+        "many dead letters are kept",
         ", ".join(filter(None, map(environment.source, _OPTIONS.values()))),
     )
     yield from settings_for_everyone(environment)

@@ -22,6 +22,8 @@ _NO_PATIENCE = (
 )
 _TWO_BEATS = "RabbitMQ changes no state together with a message: two beats each send every tick; run one"
 
+_OPTIONS = ("publish_timeout_seconds", "delivery_limit", "dead_letter_seconds", "dead_letter_limit")
+
 _ALWAYS = frozenset("DEL-7 ETA-3 ORD-2 CTL-1 CTL-2 SEC-1 CFG-1".split())
 
 
@@ -75,10 +77,12 @@ def _durable(environment: Environment) -> Iterator[Setting]:
             "write_timeout": environment.number("publish_timeout_seconds"),
             "adjustable_prefetch": True,
             "delivery_limit": environment.whole("delivery_limit"),
+            "dead_letter_seconds": environment.number("dead_letter_seconds"),
+            "dead_letter_limit": environment.whole("dead_letter_limit"),
         },
         "delay() returns once RabbitMQ has the message on a majority of its nodes; a pool can grow; "
-        "deliveries before a dead letter",
-        ", ".join(filter(None, map(environment.source, ("publish_timeout_seconds", "delivery_limit")))),
+        "deliveries before a dead letter; how long and how many are kept",
+        ", ".join(filter(None, map(environment.source, _OPTIONS))),
     )
     yield Setting("task_default_queue_type", "quorum", "replicated, and counts deliveries")
     yield Setting("task_create_missing_queue_type", "quorum", "as for the default queue")

@@ -13,6 +13,7 @@ from click_didyoumean import DYMGroup  # type: ignore[import-untyped]
 
 from broker_profiles.cli.check import check
 from broker_profiles.cli.compare import compare
+from broker_profiles.cli.dead import dead
 from broker_profiles.cli.demo import demo
 from broker_profiles.cli.listing import list_profiles
 from broker_profiles.cli.output import one_line
@@ -50,7 +51,7 @@ def cli(debug: bool) -> None:
     """
 
 
-for _command in (list_profiles, show, check, results, demo, compare):
+for _command in (list_profiles, show, check, dead, results, demo, compare):
     cli.add_command(_command)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -15,15 +14,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from broker_profiles.errors import BrokerProfilesError, redact
+from broker_profiles.errors import HIDDEN, SECRET_NAME, BrokerProfilesError, redact
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 #: Columns where there is no terminal to ask; the 80 that are usual make tables of reasons unreadable.
 _WIDTH = 120
-
-_SECRET = re.compile(r"pass|secret|token|credential|(access|api|account)_key", re.IGNORECASE)
-_HIDDEN = "***"
 
 
 def json_option(command: F) -> F:
@@ -54,6 +50,16 @@ def print_line(text: str) -> None:
     console().print(Text(text), soft_wrap=True)
 
 
+def counted(number: int, noun: str) -> str:
+    """Return `1 thing` or `5 things`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def printable(text: object) -> str:
+    """Return a text from elsewhere as one line that does nothing to a terminal."""
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in str(text))
+
+
 def table(*columns: str, title: str = "", **shares: int) -> Table:
     """Return an empty table; `shares` divide the width among the columns named in lower case."""
     made = Table(title=title or None, title_justify="left", header_style="bold", box=SIMPLE_HEAD)
@@ -82,8 +88,8 @@ def harmless(value: Any, name: str = "") -> Any:
         return {str(key): harmless(inner, str(key)) for key, inner in value.items()}
     if value is None or isinstance(value, bool | int | float):
         return value
-    if _SECRET.search(name):
-        return _HIDDEN
+    if SECRET_NAME.search(name):
+        return HIDDEN
     if isinstance(value, list | tuple | set | frozenset):
         return [harmless(inner) for inner in value]
     return redact(value)

@@ -87,7 +87,7 @@ def probe(app: Celery, profile: Profile, environment: Environment) -> Iterator[F
     Raises `BrokerProfilesError` at the first that is not.
     """
     said_by = {setting.name: setting.source for setting in effective_settings(profile, environment, app)}
-    broker = _Place("broker", redact(app.conf.broker_url), said_by["broker_url"])
+    broker = _broker(app, profile, environment)
     results = _Place("result store", redact(app.conf.result_backend), said_by["result_backend"])
     workers: list[str] = []
     yield _step("broker", broker, lambda: _connect(app))
@@ -102,12 +102,31 @@ def _step(name: str, place: _Place, action: Callable[[], str]) -> Finding:
     try:
         detail = _within(_STEP, action) or place.address
     except Exception as error:
-        # kombu wraps what a transport raises; ours says more than its wrapping.
-        for link in _chain(error):
-            if isinstance(link, BrokerProfilesError):
-                raise link from error
-        raise Unusable(**asdict(place), problem=meaning(error)) from error
+        raise _explained(error, place) from error
     return Finding(name, detail, round(time.monotonic() - started, 3))
+
+
+@contextlib.contextmanager
+def explaining(app: Celery, profile: Profile, environment: Environment) -> Iterator[None]:
+    """Say in plain words of a broker that fails in the block why it does. Raises `BrokerProfilesError`."""
+    connection = app.connection_for_write()
+    try:
+        yield
+    except (*connection.connection_errors, *connection.channel_errors) as error:
+        raise _explained(error, _broker(app, profile, environment)) from error
+
+
+def _broker(app: Celery, profile: Profile, environment: Environment) -> _Place:
+    said_by = {setting.name: setting.source for setting in effective_settings(profile, environment, app)}
+    return _Place("broker", redact(app.conf.broker_url), said_by["broker_url"])
+
+
+def _explained(error: Exception, place: _Place) -> BrokerProfilesError:
+    # kombu wraps what a transport raises; ours says more than its wrapping.
+    for link in _chain(error):
+        if isinstance(link, BrokerProfilesError):
+            return link
+    return Unusable(**asdict(place), problem=meaning(error))
 
 
 def _within(seconds: float, action: Callable[[], str]) -> str:

@@ -20,7 +20,7 @@ from broker_profiles.comparison.scenario import TooLate
 from broker_profiles.comparison.servers.guard import guard, kill_tree
 from broker_profiles.comparison.variables import base_environment
 from broker_profiles.errors import redact
-from broker_profiles.runtime.dead_letters import DeadLetter
+from broker_profiles.runtime.dead_letter import DeadLetter
 
 _MODULE = "broker_profiles.comparison.clientside"
 

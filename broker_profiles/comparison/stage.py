@@ -31,7 +31,7 @@ from broker_profiles.comparison.variables import (
 from broker_profiles.comparison.workers import Workers
 from broker_profiles.errors import NoDeadLetters
 from broker_profiles.profile import Mode, Profile
-from broker_profiles.runtime.dead_letters import DeadLetter
+from broker_profiles.runtime.dead_letter import DeadLetter
 
 T = TypeVar("T")
 

@@ -18,9 +18,13 @@ _UNKNOWN: Any = object()
 
 
 class Task(CeleryTask):  # type: ignore[misc]
-    """Celery's task, sent faster where a call is plain; countdown and eta may be under a second."""
+    """Celery's task, sent faster where a call is plain; countdown and eta may be under a second.
+
+    How it fails is kept with its message where that becomes a dead letter.
+    """
 
     abstract = True
+    Request = "broker_profiles.runtime.request:Request"
     _shortcut: Any = _UNKNOWN
 
     def apply_async(

@@ -14,11 +14,18 @@ from kombu.transport import virtual
 from kombu.transport.base import to_rabbitmq_queue_arguments
 
 from broker_profiles.errors import BrokerProfilesError
-from broker_profiles.transports import envelope, publishing, routing, validity
+from broker_profiles.transports import envelope, failing, publishing, routing, validity
 from broker_profiles.transports.once import once_for
 from broker_profiles.transports.readahead import ReadAhead
 from broker_profiles.transports.reading import Readable
-from broker_profiles.transports.store import REJECTED, UNREADABLE, Delivery, Receipt, Sizes
+from broker_profiles.transports.store import (
+    DELIVERIES_EXHAUSTED,
+    REJECTED,
+    UNREADABLE,
+    Delivery,
+    Receipt,
+    Sizes,
+)
 
 if TYPE_CHECKING:
     from broker_profiles.transports.leased import Transport
@@ -57,6 +64,8 @@ class Channel(virtual.Channel):  # type: ignore[misc]
         self._tags: dict[str, str] = {}
         self._held: dict[int, Receipt] = {}
         self._unreadable: dict[int, str] = {}
+        #: How the task of a message that is held has failed, and which delivery this was.
+        self._failures: dict[int, tuple[str, int]] = {}
         self._turn = 0
         self.ahead = ReadAhead()
         #: Whether the queues had nothing left when they were last asked.
@@ -276,8 +285,14 @@ class Channel(virtual.Channel):  # type: ignore[misc]
         """Remember why a message could not be decoded."""
         self._unreadable[delivery_tag] = validity.text_of(error)
 
+    def note_failure(self, message: KombuMessage, failure: str) -> None:
+        """Remember how the task of a message has failed, for its dead letter should it become one."""
+        if message.delivery_tag in self._held:
+            self._failures[message.delivery_tag] = failure, message.delivery_info["delivery_count"]
+
     def basic_ack(self, delivery_tag: int, multiple: bool = False) -> None:
         """Acknowledge a message, soon; from any thread."""
+        self._failures.pop(delivery_tag, None)
         receipt = self._held.pop(delivery_tag, None)
         reason = self._unreadable.pop(delivery_tag, None)
         if receipt is None:
@@ -290,7 +305,13 @@ class Channel(virtual.Channel):  # type: ignore[misc]
     def basic_reject(self, delivery_tag: int, requeue: bool = False) -> None:
         """Put a message back, counting the delivery, or make a dead letter of it; from any thread."""
         receipt = self._held.pop(delivery_tag, None)
+        failure, deliveries = self._failures.pop(delivery_tag, ("", 0))
         if receipt is None:
+            return
+        if requeue and failure and deliveries >= self.connection.delivery_limit:
+            # It would become a dead letter at the next reservation, by somebody who knows nothing of this.
+            detail = failing.exhausted(deliveries, failure)
+            self.connection.settlements.set_aside(receipt, DELIVERIES_EXHAUSTED, detail)
             return
         if requeue:
             self.connection.settlements.release([receipt], counted=True)
@@ -300,8 +321,8 @@ class Channel(virtual.Channel):  # type: ignore[misc]
             self.connection.settlements.set_aside(receipt, UNREADABLE, unreadable)
             return
         # Celery rejects a message it has no task for, or cannot use, while it handles the error that says so.
-        error = sys.exception()
-        self.connection.settlements.set_aside(receipt, REJECTED, validity.text_of(error) if error else "")
+        reason, detail = (REJECTED, failure) if failure else failing.why_rejected(sys.exception())
+        self.connection.settlements.set_aside(receipt, reason, detail)
 
     def basic_recover(self, requeue: bool = False) -> None:
         """Put back everything that this channel holds."""
@@ -333,6 +354,7 @@ class Channel(virtual.Channel):  # type: ignore[misc]
                 # of it has to find nothing here.
                 self._held.clear()
                 self._unreadable.clear()
+                self._failures.clear()
                 transport.close_channel(self)
         self.exchange_types = None
 

@@ -26,7 +26,7 @@ from broker_profiles.transports import routing
 from broker_profiles.transports.channel import Channel
 from broker_profiles.transports.forks import forks
 from broker_profiles.transports.settling import Settlements
-from broker_profiles.transports.store import Delivery, Receipt, Store
+from broker_profiles.transports.store import KEPT, KEPT_SECONDS, Delivery, Receipt, Store
 from broker_profiles.transports.threads import Keeper, Wakeup, Watcher
 
 logger = logging.getLogger(__name__)
@@ -81,6 +81,19 @@ class Transport(virtual.Transport):  # type: ignore[misc]
         if self._store is None:
             self._store = self.store_class.open(self.client.hostname or "", self._options)
         return self._store
+
+    @property
+    def retention(self) -> tuple[float, int]:
+        """For how many seconds a dead letter is kept, and how many a queue keeps."""
+        options = self._options
+        return float(options.get("dead_letter_seconds", KEPT_SECONDS)), int(
+            options.get("dead_letter_limit", KEPT)
+        )
+
+    @property
+    def delivery_limit(self) -> int:
+        """The deliveries after which a message becomes a dead letter."""
+        return int(self._options.get("delivery_limit", 5))
 
     @property
     def _options(self) -> dict[str, Any]:

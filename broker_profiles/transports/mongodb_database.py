@@ -91,7 +91,7 @@ class Collections:
                 IndexModel([("queue", 1), ("state", 1), ("priority", -1), ("seq", 1)]),
                 IndexModel("due", partialFilterExpression={"state": DELAYED}),
                 IndexModel("lease", partialFilterExpression={"state": LEASED}),
-                IndexModel([("died_at", 1), ("seq", 1)], partialFilterExpression={"state": DEAD}),
+                IndexModel([("died_at", 1), ("_id", 1)], partialFilterExpression={"state": DEAD}),
                 IndexModel("expires", sparse=True),
                 IndexModel("hidden", sparse=True),
             ]

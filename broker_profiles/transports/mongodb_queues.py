@@ -24,7 +24,7 @@ from broker_profiles.transports.mongodb_database import (
     Document,
     Link,
 )
-from broker_profiles.transports.store import DeadLetter, Sizes, Store
+from broker_profiles.transports.store import PAGE, SHOWN, DeadLetter, Sizes, Store
 
 
 class MongoDBQueues(Store):
@@ -137,23 +137,37 @@ class MongoDBQueues(Store):
 
     # -- dead letters -----------------------------------------------------------------------------
 
-    def dead_letters(self, queue: str | None = None, limit: int = 100) -> list[DeadLetter]:
-        """Return the oldest dead letters."""
-        query = {"state": DEAD} if queue is None else {"state": DEAD, "queue": queue}
+    def dead_letters(
+        self, queue: str | None = None, limit: int = PAGE, after: DeadLetter | None = None
+    ) -> list[DeadLetter]:
+        """Return the oldest dead letters; of those that died at once, in the order of their ids."""
+        query: Document = {} if queue is None else {"queue": queue}
+        if after is not None:
+            died_at = round(after.died_at * 1000)
+            same = {"died_at": died_at, "_id": {"$gt": after.id}}
+            query["$or"] = [{"died_at": {"$gt": died_at}}, same]
+        return self._dead_letters(query, limit)
+
+    def find_dead_letters(self, ids: Sequence[int | str]) -> list[DeadLetter]:
+        """Look dead letters up."""
+        return self._dead_letters({"_id": {"$in": [str(id_) for id_ in ids]}}, len(ids)) if ids else []
+
+    def _dead_letters(self, query: Document, limit: int) -> list[DeadLetter]:
         with self._link.use() as db:
-            found = db.messages.find(query).sort([("died_at", 1), ("seq", 1)]).limit(limit)
+            dead = db.messages.find({"state": DEAD, **query})
             return [
                 DeadLetter(
                     letter["_id"],
                     letter["queue"],
-                    letter["body"],
+                    letter["body"][:SHOWN],
                     letter["priority"],
                     letter["reason"],
                     letter["detail"],
                     letter["deliveries"],
                     letter["died_at"] / 1000,
+                    len(letter["body"]),
                 )
-                for letter in found
+                for letter in dead.sort([("died_at", 1), ("_id", 1)]).limit(limit)
             ]
 
     def replay(self, ids: Sequence[int | str]) -> int:
@@ -173,6 +187,25 @@ class MongoDBQueues(Store):
                     gone = {"reason": "", "detail": "", "died_at": ""}
                     writes.append(UpdateOne({"_id": id_, "state": DEAD}, {"$set": alive, "$unset": gone}))
             return db.messages.bulk_write(writes, ordered=False).modified_count if writes else 0
+
+    def expire_dead_letters(self, queues: Sequence[str], seconds: float, kept: int) -> None:
+        """Delete them, a batch at a time."""
+        time: list[Document] = [{"$match": {"state": DEAD}}, {"$limit": 1}, {"$project": {"now": NOW}}]
+        with self._link.use() as db:
+            now = next(iter(db.messages.aggregate(time)), {}).get("now")
+        if now is None:
+            return
+        self._remove({"state": DEAD, "died_at": {"$lt": now - int(seconds * 1000)}})
+        for queue in queues:
+            query = {"state": DEAD, "queue": queue}
+            while True:
+                with self._link.use() as db:
+                    beyond = min(BATCH, db.messages.count_documents(query) - kept)
+                    if beyond <= 0:
+                        break
+                    oldest = db.messages.find(query, {"_id": 1}).sort([("died_at", 1), ("_id", 1)])
+                    ids = [letter["_id"] for letter in oldest.limit(beyond)]
+                self.discard(ids)
 
     def discard(self, ids: Sequence[int | str]) -> int:
         """Delete dead letters."""

@@ -16,6 +16,7 @@ from kombu.transport import pyamqp
 from broker_profiles.errors import QueueDiffers, Unroutable
 from broker_profiles.transports import (
     rabbitmq_dead,
+    rabbitmq_dead_letters,
     rabbitmq_new_queues,
     rabbitmq_patience,
     rabbitmq_unreadable,
@@ -23,6 +24,7 @@ from broker_profiles.transports import (
 )
 from broker_profiles.transports.rabbitmq_heartbeat import Beating
 from broker_profiles.transports.rabbitmq_unreadable import Aside, Reading
+from broker_profiles.transports.store import KEPT, KEPT_SECONDS
 
 #: Seconds, where `broker_transport_options` names none.
 _DEFAULT_TIMEOUT = 3.0
@@ -138,16 +140,21 @@ class Channel(Reading, pyamqp.Channel):  # type: ignore[misc]
         if limit and rabbitmq_dead.keeps_tasks(arguments):
             dead = rabbitmq_dead.dead_letter_queue(queue)
             arguments = rabbitmq_dead.with_dead_letters(queue, arguments, limit)
+        is_new = True
         with contextlib.ExitStack() as stack:
             if rabbitmq_new_queues.has_to_last(queue, arguments):
-                stack.enter_context(rabbitmq_new_queues.written_down(self.connection, dead or queue))
+                writing = rabbitmq_new_queues.written_down(self.connection, dead or queue)
+                is_new = stack.enter_context(writing)
             try:
                 declared = declare(queue, passive, durable, exclusive, auto_delete, nowait, arguments)
             except PreconditionFailed as error:
                 raise QueueDiffers(queue=queue, problem=error.reply_text) from None
             if dead:
                 self.connection.with_dead_letters.add(queue)
-                declare(dead, False, True, False, False, False, rabbitmq_dead.dead_letter_arguments(version))
+            if dead and is_new:
+                # One that is there keeps the arguments it was made with: RabbitMQ would refuse others.
+                arguments = rabbitmq_dead.dead_letter_arguments(version, *self.connection.retention)
+                declare(dead, False, True, False, False, False, arguments)
         return declared
 
     def basic_publish(self, message: Any, **kwargs: Any) -> Any:
@@ -223,12 +230,16 @@ class Connection(Beating, pyamqp.Connection):  # type: ignore[misc]
         confirm_timeout: float = _DEFAULT_TIMEOUT,
         adjustable_prefetch: bool = False,
         delivery_limit: int = 0,
+        dead_letter_seconds: float = KEPT_SECONDS,
+        dead_letter_limit: int = KEPT,
         **kwargs: Any,
     ) -> None:
         self.confirm_timeout = confirm_timeout
         self.adjustable_prefetch = adjustable_prefetch
         #: Deliveries after which a task becomes a dead letter; 0 for no such limit.
         self.delivery_limit = delivery_limit
+        #: For how many seconds a dead letter is kept in a new queue of them, and how many are.
+        self.retention = dead_letter_seconds, dead_letter_limit
         #: The queues whose dead letters have a place, as far as they were declared here.
         self.with_dead_letters: set[str] = set()
         self.aside: Aside | None = None
@@ -237,10 +248,10 @@ class Connection(Beating, pyamqp.Connection):  # type: ignore[misc]
 
 def _dead_letters(
     transport: Any, connection: KombuConnection, queues: list[str]
-) -> rabbitmq_dead.DeadLetters | None:
+) -> rabbitmq_dead_letters.DeadLetters | None:
     """Return the dead letters of queues, none where this profile sets no message aside."""
     limit = connection.transport_options.get("delivery_limit")
-    return rabbitmq_dead.DeadLetters(connection, queues, limit) if limit else None
+    return rabbitmq_dead_letters.DeadLetters(connection, queues, limit) if limit else None
 
 
 class Transport(pyamqp.Transport):  # type: ignore[misc]

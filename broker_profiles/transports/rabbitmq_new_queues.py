@@ -37,15 +37,16 @@ def has_to_last(queue: str, arguments: Mapping[str, Any]) -> bool:
 
 
 @contextlib.contextmanager
-def written_down(connection: Any, queue: str) -> Iterator[None]:
+def written_down(connection: Any, queue: str) -> Iterator[bool]:
     """Have RabbitMQ write down which queues there are, where the last one declared in a block is new.
 
+    Says whether it is.
     Where that queue is there already, those declared before it have been written down: it came after them.
     """
     # On a channel of its own, for RabbitMQ closes it where there is no such queue.
     with connection.channel() as channel:
         is_new = not _is_there(channel, queue)
-        yield
+        yield is_new
         if is_new:
             # A user may be allowed no other names than those that begin like this one.
             passing = f"{queue[:_LONGEST]}.{uuid.uuid4().hex}"

@@ -19,9 +19,9 @@ from typing import Any
 
 from kombu.transport import pyamqp
 
-from broker_profiles.transports import rabbitmq_dead, validity
+from broker_profiles.transports import failing, rabbitmq_dead, validity
 from broker_profiles.transports.reading import Readable
-from broker_profiles.transports.store import REJECTED, UNREADABLE
+from broker_profiles.transports.store import DELIVERIES_EXHAUSTED, REJECTED, UNREADABLE
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +36,7 @@ class Message(Readable, pyamqp.Message):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.at_hand = getattr(self.channel, "_at_hand", None)
         if self.errors:
             # Its consumer hears of it, and acknowledges it as it does any that it cannot decode.
             self.channel.note_unreadable(self.delivery_tag, self.errors[0][1])
@@ -51,6 +52,8 @@ class _AtHand:
     problem: str = ""
     #: Whether it has been acknowledged, rejected or set aside.
     settled: bool = False
+    #: How its task has failed; this is known when it is at hand no more.
+    failure: str = ""
 
     @property
     def headers(self) -> dict[str, Any]:
@@ -62,6 +65,11 @@ class Reading:
 
     connection: Any
     _at_hand: _AtHand | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        #: The messages whose tasks have failed, by their delivery tags, until they are settled.
+        self._failed: dict[int, _AtHand] = {}
 
     def reading(self, queue: str, callback: Callable[[Any], None]) -> Callable[[Any], None]:
         """Return a callback for the messages of a queue that has dead letters; no message ends it."""
@@ -100,8 +108,15 @@ class Reading:
         if at_hand is not None:
             at_hand.problem = validity.text_of(error)
 
+    def note_failure(self, message: Message, failure: str) -> None:
+        """Remember how the task of a message has failed, for its dead letter should it become one."""
+        if message.at_hand is not None:
+            message.at_hand.failure = failure
+            self._failed[message.delivery_tag] = message.at_hand
+
     def basic_ack(self, delivery_tag: int, multiple: bool = False, **options: Any) -> None:
         """Acknowledge a message, or set it aside where it could not be decoded."""
+        self._failed.pop(delivery_tag, None)
         at_hand = self._find(delivery_tag)
         if at_hand is not None and at_hand.problem:
             self._set_aside(at_hand, UNREADABLE, at_hand.problem)
@@ -111,6 +126,16 @@ class Reading:
 
     def basic_reject(self, delivery_tag: int, requeue: bool = False, **options: Any) -> None:
         """Put a message back, or make a dead letter of it."""
+        failed = self._failed.pop(delivery_tag, None)
+        if failed is not None and self.connection is not None:
+            # RabbitMQ would move it, now or at its last return, and knows nothing of the failure.
+            if not requeue:
+                self._set_aside(failed, REJECTED, failed.failure)
+                return
+            deliveries = rabbitmq_dead.deliveries(failed.raw)
+            if deliveries >= self.connection.delivery_limit:
+                self._set_aside(failed, DELIVERIES_EXHAUSTED, failing.exhausted(deliveries, failed.failure))
+                return
         at_hand = self._find(delivery_tag)
         if at_hand is not None and not requeue:
             # Celery rejects what it has no task for, or cannot use, while it handles the error that says so.
@@ -119,7 +144,7 @@ class Reading:
                 self._set_aside(at_hand, UNREADABLE, at_hand.problem)
                 return
             if error is not None:
-                self._set_aside(at_hand, REJECTED, validity.text_of(error))
+                self._set_aside(at_hand, *failing.why_rejected(error))
                 return
         self._settled(at_hand)
         super().basic_reject(delivery_tag, requeue, **options)  # type: ignore[misc]

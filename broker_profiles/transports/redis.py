@@ -22,7 +22,17 @@ from broker_profiles.errors import StoreError
 from broker_profiles.profile import version_number
 from broker_profiles.transports import leased
 from broker_profiles.transports.redis_scripts import Argument, Link
-from broker_profiles.transports.store import DeadLetter, Delivery, Outgoing, Receipt, Sizes, Step, Store
+from broker_profiles.transports.store import (
+    PAGE,
+    SHOWN,
+    DeadLetter,
+    Delivery,
+    Outgoing,
+    Receipt,
+    Sizes,
+    Step,
+    Store,
+)
 
 #: What keys begin with where no `key_prefix` is given.
 DEFAULT_PREFIX = "broker-profiles"
@@ -233,19 +243,44 @@ class RedisStore(Store):
 
     # -- dead letters -----------------------------------------------------------------------------
 
-    def dead_letters(self, queue: str | None = None, limit: int = 100) -> list[DeadLetter]:
+    def dead_letters(
+        self, queue: str | None = None, limit: int = PAGE, after: DeadLetter | None = None
+    ) -> list[DeadLetter]:
         """Return the oldest dead letters."""
-        rows = self._link.script("dead_letters", [limit] if queue is None else [limit, queue])
+        where = [limit, after.id if after else 0, *([] if queue is None else [queue])]
+        return self._dead_letters("dead_letters", where)
+
+    def find_dead_letters(self, ids: Sequence[int | str]) -> list[DeadLetter]:
+        """Look dead letters up."""
+        found = self._dead_letters("find_dead_letters", ids) if ids else []
+        return sorted(found, key=lambda letter: letter.id)
+
+    def _dead_letters(self, script: str, arguments: Sequence[Argument]) -> list[DeadLetter]:
         return [
             DeadLetter(
-                int(id_), name.decode(), body, priority, reason.decode(), detail.decode(), count, at / 1000
+                int(id_),
+                name.decode(),
+                body,
+                priority,
+                reason.decode(),
+                detail.decode(),
+                count,
+                at / 1000,
+                size,
             )
-            for id_, name, body, priority, reason, detail, count, at in rows
+            for id_, name, body, priority, reason, detail, count, at, size in self._link.script(
+                script, [SHOWN, *arguments]
+            )
         ]
 
     def replay(self, ids: Sequence[int | str]) -> int:
         """Make messages of the dead letters."""
         return int(self._link.script("replay", ids)) if ids else 0
+
+    def expire_dead_letters(self, queues: Sequence[str], seconds: float, kept: int) -> None:
+        """Remove them, a page at a time."""
+        while self._link.script("expire_dead_letters", [_milliseconds(seconds), kept, PAGE, *queues]):
+            pass
 
     def discard(self, ids: Sequence[int | str]) -> int:
         """Remove dead letters."""

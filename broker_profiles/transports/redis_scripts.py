@@ -42,7 +42,9 @@ _LIBRARIES = {
     "bind": (),
     "sizes": (),
     "purge": ("held",),
-    "dead_letters": (),
+    "dead_letters": ("dead",),
+    "find_dead_letters": ("dead",),
+    "expire_dead_letters": ("dead",),
     "replay": ("store", "dead"),
     "discard": ("dead",),
 }

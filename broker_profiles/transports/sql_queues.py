@@ -17,7 +17,7 @@ from broker_profiles.transports.sql_schema import (
     READY,
 )
 from broker_profiles.transports.sql_session import Session
-from broker_profiles.transports.store import DeadLetter, Sizes, Store
+from broker_profiles.transports.store import PAGE, SHOWN, DeadLetter, Sizes, Store
 
 #: The most rows that one step of clearing up deletes.
 BATCH = 5000
@@ -30,6 +30,11 @@ _IN_STATE = {
     DELAYED: f"state = {DELAYED} AND due IS NOT NULL",
     LEASED: f"state = {LEASED} AND consumer IS NOT NULL",
 }
+
+_DEAD_LETTERS = (
+    f"SELECT id, queue, substring(body, 1, {SHOWN}), {HIGHEST_PRIORITY} - place, reason, detail, deliveries, "
+    f"died_at, octet_length(body) FROM {DEAD}"
+)
 
 _OF_QUEUE = f"queue = (SELECT id FROM {QUEUES} WHERE name = %s)"
 
@@ -157,17 +162,24 @@ class SQLQueues(Store):
 
     # -- dead letters -----------------------------------------------------------------------------
 
-    def dead_letters(self, queue: str | None = None, limit: int = 100) -> list[DeadLetter]:
+    def dead_letters(
+        self, queue: str | None = None, limit: int = PAGE, after: DeadLetter | None = None
+    ) -> list[DeadLetter]:
         """Return the oldest dead letters."""
-        where, values = ("", ()) if queue is None else ("WHERE queue = %s", (queue,))
-        found = self._query(
-            f"SELECT id, queue, body, {HIGHEST_PRIORITY} - place, reason, detail, deliveries, died_at "
-            f"FROM {DEAD} {where} ORDER BY id LIMIT %s",
-            (*values, limit),
-        )
+        where, values = ("", ()) if queue is None else ("AND queue = %s", (queue,))
+        first = after.id if after else 0
+        return self._dead_letters(f"id > %s {where} ORDER BY id LIMIT %s", (first, *values, limit))
+
+    def find_dead_letters(self, ids: Sequence[int | str]) -> list[DeadLetter]:
+        """Look dead letters up."""
+        wanted = _numbers(ids)
+        return self._dead_letters(f"id IN ({marks(wanted)}) ORDER BY id", wanted) if wanted else []
+
+    def _dead_letters(self, where: str, values: Sequence[Any]) -> list[DeadLetter]:
+        found = self._query(f"{_DEAD_LETTERS} WHERE {where}", values)
         return [
-            DeadLetter(id_, name, body, priority, reason, detail, deliveries, died_at / 1000)
-            for id_, name, body, priority, reason, detail, deliveries, died_at in found
+            DeadLetter(id_, name, bytes(body), priority, reason, detail, deliveries, died_at / 1000, size)
+            for id_, name, body, priority, reason, detail, deliveries, died_at, size in found
         ]
 
     def replay(self, ids: Sequence[int | str]) -> int:
@@ -203,6 +215,20 @@ class SQLQueues(Store):
         if replayed:
             self._published(set(replayed.values()))
         return len(replayed)
+
+    def expire_dead_letters(self, queues: Sequence[str], seconds: float, kept: int) -> None:
+        """Look without a lock, and discard what is found, a page at a time."""
+        # Ids grow with time: the oldest are looked at and no others.
+        oldest = f"SELECT id, died_at FROM {DEAD} ORDER BY id LIMIT {PAGE}"
+        before = f"SELECT id FROM ({oldest}) AS oldest WHERE died_at < {self.now} - %s"
+        self._discard_page_by_page(before, (int(seconds * 1000),))
+        beyond = f"SELECT id FROM {DEAD} WHERE queue = %s ORDER BY id DESC LIMIT {PAGE} OFFSET %s"
+        for queue in queues:
+            self._discard_page_by_page(beyond, (queue, kept))
+
+    def _discard_page_by_page(self, query: str, values: Sequence[Any]) -> None:
+        while ids := [row[0] for row in self._query(query, values)]:
+            self.discard(ids)
 
     def discard(self, ids: Sequence[int | str]) -> int:
         """Delete dead letters."""

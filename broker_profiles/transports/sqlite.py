@@ -14,6 +14,7 @@ from broker_profiles.transports import sqlite_tables as tables
 from broker_profiles.transports.sqlite_file import IN_MEMORY, SQLiteFile
 from broker_profiles.transports.store import (
     DELIVERIES_EXHAUSTED,
+    PAGE,
     DeadLetter,
     Delivery,
     Outgoing,
@@ -301,13 +302,20 @@ class SQLiteStore(Store):
 
     # -- dead letters -----------------------------------------------------------------------------
 
-    def dead_letters(self, queue: str | None = None, limit: int = 100) -> list[DeadLetter]:
+    def dead_letters(
+        self, queue: str | None = None, limit: int = PAGE, after: DeadLetter | None = None
+    ) -> list[DeadLetter]:
         """Return the oldest dead letters."""
         rows = self._file.read(
-            "SELECT id, queue, body, priority, reason, detail, deliveries, died_at / 1000.0 "
-            "FROM dead WHERE queue = coalesce(?, queue) ORDER BY id LIMIT ?",
-            (queue, limit),
+            f"{tables.DEAD_LETTERS} WHERE queue = coalesce(?, queue) AND id > ? ORDER BY id LIMIT ?",
+            (queue, after.id if after else 0, limit),
         )
+        return [DeadLetter(*row) for row in rows]
+
+    def find_dead_letters(self, ids: Sequence[int | str]) -> list[DeadLetter]:
+        """Look dead letters up."""
+        marks = ", ".join("?" * len(ids))
+        rows = self._file.read(f"{tables.DEAD_LETTERS} WHERE id IN ({marks}) ORDER BY id", tuple(ids))
         return [DeadLetter(*row) for row in rows]
 
     def replay(self, ids: Sequence[int | str]) -> int:
@@ -327,6 +335,17 @@ class SQLiteStore(Store):
                 connection.execute(tables.INSERT, tables.row_of(Outgoing(*row), now))
                 replayed += 1
         return replayed
+
+    def expire_dead_letters(self, queues: Sequence[str], seconds: float, kept: int) -> None:
+        """Look without a lock, and discard what is found, a page at a time."""
+        before = tables.now_ms() - int(seconds * 1000)
+        self._discard_page_by_page(tables.DEAD_BEFORE, (PAGE, before))
+        for queue in queues:
+            self._discard_page_by_page(tables.DEAD_BEYOND, (queue, PAGE, kept))
+
+    def _discard_page_by_page(self, query: str, values: Sequence[Any]) -> None:
+        while ids := [row[0] for row in self._file.read(query, tuple(values))]:
+            self.discard(ids)
 
     def discard(self, ids: Sequence[int | str]) -> int:
         """Delete dead letters."""

@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from broker_profiles.transports.store import Outgoing, Receipt, Step
+from broker_profiles.transports.store import SHOWN, Outgoing, Receipt, Step
 
 READY, DELAYED, LEASED = 0, 1, 2
 
@@ -68,6 +68,15 @@ SELECT queues.name, priority, ?, ?, deliveries, ?, body
 FROM messages JOIN queues ON queues.id = messages.queue
 WHERE messages.id = ? AND token = ? AND state = {LEASED}
 """
+
+DEAD_LETTERS = (
+    f"SELECT id, queue, coalesce(substr(body, 1, {SHOWN}), x''), priority, reason, detail, deliveries, "
+    "died_at / 1000.0, length(body) FROM dead"
+)
+
+# Ids grow with time: the oldest are looked at and no others.
+DEAD_BEFORE = "SELECT id FROM (SELECT id, died_at FROM dead ORDER BY id LIMIT ?) WHERE died_at < ?"
+DEAD_BEYOND = "SELECT id FROM dead WHERE queue = ? ORDER BY id DESC LIMIT ? OFFSET ?"
 
 
 def now_ms() -> int:

@@ -12,14 +12,24 @@ consumer held is ready again at its old place, and its receipts are worth nothin
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 #: Reasons for which a message is set aside.
 DELIVERIES_EXHAUSTED = "deliveries exhausted"
 REJECTED = "rejected"
-UNREADABLE = "unreadable"
+UNREADABLE = "cannot decode"
+UNKNOWN_TASK = "unknown task"
+
+#: The bytes of a dead letter that are read, its headers first: it may be as large as the broker takes.
+SHOWN = 65_536
+
+#: How many dead letters are in memory at once where all are looked at, or removed in one step.
+PAGE = 100
+
+#: For how many seconds a dead letter is kept, and how many a queue keeps, where nobody says otherwise.
+KEPT_SECONDS, KEPT = 604_800.0, 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +83,7 @@ class DeadLetter:
 
     id: int | str
     queue: str
+    #: No more than the first `SHOWN` bytes.
     body: bytes
     priority: int
     reason: str
@@ -80,6 +91,8 @@ class DeadLetter:
     deliveries: int
     #: Seconds since the epoch.
     died_at: float
+    #: The bytes of the whole message.
+    size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +114,9 @@ class Store(ABC):
 
     #: What `driver_type` and messages to users call it.
     system: str
+
+    #: The most dead letters that one call reads by id, replays or discards.
+    most_ids: ClassVar[int] = 500
 
     @classmethod
     @abstractmethod
@@ -233,12 +249,32 @@ class Store(ABC):
     # -- dead letters -----------------------------------------------------------------------------
 
     @abstractmethod
-    def dead_letters(self, queue: str | None = None, limit: int = 100) -> list[DeadLetter]:
-        """Return the oldest dead letters, of one queue or of all."""
+    def dead_letters(
+        self, queue: str | None = None, limit: int = PAGE, after: DeadLetter | None = None
+    ) -> list[DeadLetter]:
+        """Return the oldest dead letters, of one queue or of all, that come after a given one."""
+
+    def each_dead_letter(self, queue: str | None = None) -> Generator[DeadLetter, None, None]:
+        """Yield the dead letters, oldest first, page after page: they may be more than fit into memory."""
+        last: DeadLetter | None = None
+        while page := self.dead_letters(queue, PAGE, last):
+            yield from page
+            last = page[-1]
+
+    @abstractmethod
+    def find_dead_letters(self, ids: Sequence[int | str]) -> list[DeadLetter]:
+        """Return the dead letters of these ids, oldest first, as far as they are there."""
 
     @abstractmethod
     def replay(self, ids: Sequence[int | str]) -> int:
-        """Put dead letters back into their queues as new messages; return how many."""
+        """Put dead letters back into their queues as new messages; return how many.
+
+        Each is a message or a dead letter at every moment, and never both, whoever dies when.
+        """
+
+    @abstractmethod
+    def expire_dead_letters(self, queues: Sequence[str], seconds: float, kept: int) -> None:
+        """Remove dead letters older than that, and the oldest of each of these queues beyond so many."""
 
     @abstractmethod
     def discard(self, ids: Sequence[int | str]) -> int:

@@ -100,10 +100,12 @@ class Keeper(_StoreThread):
         now = time.monotonic()
         if now - self._renewed_at >= self._every:
             first = self._renewed_at < 0
-            held = store.renew(self._transport.consumer_id, self._transport.consumed_queues())
+            queues = self._transport.consumed_queues()
+            held = store.renew(self._transport.consumer_id, queues)
             self._renewed_at = now
             if not held and not first:
                 self._transport.on_lease_lost()
+            store.expire_dead_letters(queues, *self._transport.retention)
         self._transport.settlements.settle_overdue(store, SETTLE_WITHIN)
         self._ended.wait(min(SETTLE_WITHIN, self._every))
 

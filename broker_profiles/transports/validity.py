@@ -13,8 +13,8 @@ _LONGEST_DETAIL = 500
 
 
 def text_of(error: BaseException) -> str:
-    """Return what a dead letter says of the error that made it one."""
-    return f"{type(error).__name__}: {error}"[:_LONGEST_DETAIL]
+    """Return what a dead letter says, in one line, of the error that made it one."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:_LONGEST_DETAIL]
 
 
 def _is_text(value: Any) -> bool:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from kombu import Connection
 
-from broker_profiles.transports.rabbitmq_dead import DeadLetters
+from broker_profiles.transports import envelope
+from broker_profiles.transports.rabbitmq_dead_letters import DeadLetters
+from broker_profiles.transports.store import DeadLetter
 from tests.waiting import until
 
 LIMIT = 3
 
 
-def connect(url: str) -> Connection:
-    options = {"confirm_publish": True, "delivery_limit": LIMIT}
+def connect(url: str, **more: float) -> Connection:
+    options = {"confirm_publish": True, "delivery_limit": LIMIT, **more}
     transport = "broker_profiles.transports.rabbitmq:Transport"
     return Connection(url, transport=transport, transport_options=options)
 
@@ -29,6 +32,10 @@ def send(channel: Any, queue: str, **headers: Any) -> None:
 
 def letters(connection: Connection, queue: str) -> DeadLetters:
     return DeadLetters(connection, [queue], LIMIT)
+
+
+def task_ids(found: Iterable[DeadLetter]) -> list[str]:
+    return [envelope.unpack(letter.body).headers["id"] for letter in found]
 
 
 def dead(connection: Connection, queue: str, count: int) -> list[Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from celery import Celery, shared_task
+from celery.exceptions import Reject
 
 
 def _note(task_id: str, what: str) -> None:
@@ -55,6 +56,16 @@ def sleep(self: Any, seconds: float) -> str:
 @shared_task(name="acceptance.noop", bind=True, ignore_result=True)
 def noop(self: Any) -> None:
     _note(self.request.id, "run")
+
+
+@shared_task(name="acceptance.reject", bind=True)
+def reject(self: Any, text: str, requeue: bool = False) -> None:
+    """Fail, and take the message out of its queue for it, or put it back."""
+    _note(self.request.id, "run")
+    try:
+        raise ValueError(text)
+    except ValueError as error:
+        raise Reject(error, requeue=requeue) from error
 
 
 @shared_task(name="acceptance.die", bind=True)

@@ -12,7 +12,7 @@ import pytest
 from celery import Celery, chord
 
 from broker_profiles.transports.sqlite import SQLiteStore
-from broker_profiles.transports.store import REJECTED, UNREADABLE, Outgoing, Store
+from broker_profiles.transports.store import REJECTED, UNKNOWN_TASK, UNREADABLE, Outgoing, Store
 from tests.acceptance.running import client, runs, worker
 from tests.acceptance.tasks import tasks_of
 from tests.waiting import until
@@ -74,7 +74,7 @@ def test_bytes_that_are_no_message(app: Celery, store: Store) -> None:
     ("message", "reason"),
     [
         ({"body": "{not json", "task": None}, UNREADABLE),
-        ({"body": [[], {}, {}], "task": "no.such.task"}, REJECTED),
+        ({"body": [[], {}, {}], "task": "no.such.task"}, UNKNOWN_TASK),
         ({"body": [[], {}, {}], "task": None, "id": None}, REJECTED),
         ({"body": b"\x80\x04.", "content_type": "application/x-python-serialize", "task": None}, UNREADABLE),
     ],

@@ -11,12 +11,12 @@ import time
 from collections.abc import Callable
 
 from broker_profiles.transports.store import (
-    REJECTED,
     Outgoing,
     Receipt,
     Sizes,
     Store,
 )
+from tests.stores.contract_dead_letters import DeadLetterContract
 from tests.stores.contract_leases import LeaseContract
 from tests.stores.contract_marks import MarkContract
 from tests.stores.storing import bodies, eventually, receipts
@@ -24,7 +24,7 @@ from tests.stores.storing import bodies, eventually, receipts
 OpenStore = Callable[..., Store]
 
 
-class StoreContract(LeaseContract, MarkContract):
+class StoreContract(LeaseContract, DeadLetterContract, MarkContract):
     """The whole contract."""
 
     # -- order ------------------------------------------------------------------------------------
@@ -149,27 +149,6 @@ class StoreContract(LeaseContract, MarkContract):
         store.drop("q")
         store.declare("q", expires=None, message_ttl=None)
         assert store.sizes("q") == Sizes()
-
-    # -- dead letters -----------------------------------------------------------------------------
-
-    def test_dead_letters_are_listed_replayed_and_discarded(self, store: Store) -> None:
-        self.send(store, b"1", b"2", b"3", priority=4)
-        store.set_aside(receipts(store.reserve("c", ["q"], 3)), REJECTED, "because")
-        letters = store.dead_letters("q")
-        assert [letter.body for letter in letters] == [b"1", b"2", b"3"]
-        assert {(letter.reason, letter.detail, letter.priority) for letter in letters} == {
-            (REJECTED, "because", 4)
-        }
-        assert abs(letters[0].died_at - time.time()) < 60
-        assert store.sizes("q") == Sizes(dead=3)
-        assert store.dead_letters("unknown") == []
-        assert len(store.dead_letters(limit=2)) == 2
-        assert store.replay([letters[1].id]) == 1
-        assert store.replay([letters[1].id]) == 0
-        assert store.discard([letters[0].id, letters[1].id]) == 1
-        assert store.sizes("q") == Sizes(ready=1, dead=1)
-        again = store.reserve("c", ["q"], 5)
-        assert [(d.body, d.priority, d.deliveries) for d in again] == [(b"2", 4, 1)]
 
     # -- many at once -----------------------------------------------------------------------------
 

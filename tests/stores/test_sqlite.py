@@ -27,6 +27,8 @@ class TestFile(StoreContract):
 
 
 class TestMemory(StoreContract):
+    outlives_its_process = False
+
     @pytest.fixture
     def open_store(self, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Store]:
         file = SQLiteFile(IN_MEMORY, SCHEMA, timeout=5.0, synchronous="OFF")

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -259,12 +260,19 @@ def test_a_usage_error_is_exit_2(arguments: list[str]) -> None:
     assert run(*arguments).exit_code == 2
 
 
+def every_command(group: click.Group, *path: str) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    for name, command in group.commands.items():
+        yield (*path, name), command
+        if isinstance(command, click.Group):
+            yield from every_command(command, *path, name)
+
+
 def test_every_option_has_an_environment_twin_that_help_names() -> None:
-    for name, command in cli.commands.items():
-        page = " ".join(run(name, "--help").stdout.split())
+    for path, command in every_command(cli):
+        page = " ".join(run(*path, "--help").stdout.split())
         for option in command.params:
             if isinstance(option, click.Option) and option.name != "help":
-                assert f"BROKER_PROFILES_{name.upper()}_{option.name.upper()}" in page  # type: ignore[union-attr]
+                assert "_".join(("BROKER_PROFILES", *path, option.name or "")).upper() in page
 
 
 def test_an_environment_twin_is_read(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -80,7 +80,8 @@ def settled(monkeypatch: pytest.MonkeyPatch) -> Settled:
 def channel(publisher: Publisher, settled: Settled) -> Channel:
     channel = Channel.__new__(Channel)
     channel.is_open = True
-    channel.connection = SimpleNamespace(channel=lambda: publisher, aside=None)
+    channel._failed = {}
+    channel.connection = SimpleNamespace(channel=lambda: publisher, aside=None, delivery_limit=5)
     return channel
 
 
@@ -128,7 +129,7 @@ def test_what_cannot_is_kept_until_its_dead_letter_is_confirmed(
 ) -> None:
     accept(channel)(raw(7, body, headers))
     ((reason, why),) = publisher.said
-    assert reason == "unreadable"
+    assert reason == "cannot decode"
     assert detail in why
     assert not settled
     publisher.say("basic_ack", 1, False)
@@ -145,8 +146,44 @@ def test_a_rejection_has_the_error_being_handled_for_its_reason(
             channel.message_to_python(message).reject()
 
     channel.reading("mail", refuse)(raw())
-    assert publisher.said == [("rejected", "KeyError: 'no.such.task'")]
+    assert publisher.said == [("unknown task", "no task 'no.such.task' is registered with the worker")]
     assert not settled
+
+
+@pytest.mark.parametrize(
+    ("returns", "requeue", "said", "how"),
+    [
+        (0, False, [("rejected", "ValueError: no\nTraceback: here")], []),
+        (3, True, [], [("put back", 1)]),
+        (
+            4,
+            True,
+            [
+                (
+                    "deliveries exhausted",
+                    "delivered 5 times and never finished: ValueError: no\nTraceback: here",
+                )
+            ],
+            [],
+        ),
+    ],
+)
+def test_a_failure_is_kept_where_it_was_the_last(
+    returns: int,
+    requeue: bool,
+    said: list[tuple[str, str]],
+    how: Settled,
+    channel: Channel,
+    publisher: Publisher,
+    settled: Settled,
+) -> None:
+    received: list[Any] = []
+    deliver = channel.reading("mail", lambda raw: received.append(channel.message_to_python(raw)))
+    deliver(raw(headers={**GOOD, "x-delivery-count": returns}))
+    channel.note_failure(received[0], "ValueError: no\nTraceback: here")
+    received[0].reject(requeue=requeue)
+    assert publisher.said == said
+    assert settled == how
 
 
 @pytest.mark.parametrize(("requeue", "how"), [(False, "reject"), (True, "put back")])
@@ -163,7 +200,7 @@ def test_a_consumer_that_fails_at_a_task_message_does_not_end(
 ) -> None:
     channel.reading("mail", lambda message: int("x"))(raw())
     ((reason, why),) = publisher.said
-    assert (reason, why.partition(":")[0]) == ("unreadable", "ValueError")
+    assert (reason, why.partition(":")[0]) == ("cannot decode", "ValueError")
 
 
 @pytest.mark.parametrize(

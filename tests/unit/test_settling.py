@@ -14,7 +14,13 @@ from broker_profiles.transports import memory
 from broker_profiles.transports.memory import MemoryStore
 from broker_profiles.transports.sqlite_file import IN_MEMORY, SQLiteFile
 from broker_profiles.transports.sqlite_tables import SCHEMA
-from broker_profiles.transports.store import REJECTED, UNREADABLE, Sizes
+from broker_profiles.transports.store import (
+    DELIVERIES_EXHAUSTED,
+    REJECTED,
+    UNKNOWN_TASK,
+    UNREADABLE,
+    Sizes,
+)
 
 
 @pytest.fixture
@@ -63,7 +69,39 @@ def test_a_rejection_says_which_error_it_was_for(channel: Any) -> None:
         except KeyError:
             channel.basic_reject(tag)
     details = [(letter.reason, letter.detail) for letter in channel.connection.store.dead_letters("q")]
-    assert details == [(REJECTED, "KeyError: 'no.such.task'"), (REJECTED, "")]
+    assert details == [
+        (UNKNOWN_TASK, "no task 'no.such.task' is registered with the worker"),
+        (REJECTED, ""),
+    ]
+
+
+def failed_and_rejected(channel: Any, deliveries: int, *, requeue: bool) -> None:
+    """Deliver a message so often; at the last time its task fails and rejects it, in a call of its own."""
+    message = {"body": "{}", "content-type": None, "content-encoding": None, "headers": {}, "properties": {}}
+    channel.basic_publish(message, "", "q")
+    for _ in range(deliveries - 1):
+        channel.basic_reject(channel.basic_get("q").delivery_tag, requeue=True)
+    got = channel.basic_get("q")
+    channel.note_failure(got, "ValueError: no\nTraceback: here")
+    channel.basic_reject(got.delivery_tag, requeue=requeue)
+
+
+def test_a_rejected_message_keeps_how_its_task_has_failed(channel: Any) -> None:
+    failed_and_rejected(channel, 1, requeue=False)
+    (letter,) = channel.connection.store.dead_letters("q")
+    assert (letter.reason, letter.detail) == (REJECTED, "ValueError: no\nTraceback: here")
+
+
+def test_the_last_return_of_a_message_keeps_how_its_task_has_failed(channel: Any) -> None:
+    failed_and_rejected(channel, 5, requeue=True)
+    (letter,) = channel.connection.store.dead_letters("q")
+    assert (letter.reason, letter.deliveries) == (DELIVERIES_EXHAUSTED, 5)
+    assert letter.detail == "delivered 5 times and never finished: ValueError: no\nTraceback: here"
+
+
+def test_any_other_return_of_it_is_a_return(channel: Any) -> None:
+    failed_and_rejected(channel, 4, requeue=True)
+    assert channel.connection.store.sizes("q") == Sizes(ready=1)
 
 
 @pytest.mark.parametrize(

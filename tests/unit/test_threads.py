@@ -18,6 +18,7 @@ class Store:
     def __init__(self, failures: int) -> None:
         self.failures = failures
         self.closed = 0
+        self.expired: Any = None
 
     def clone(self) -> Store:
         return self
@@ -37,9 +38,13 @@ class Store:
     def renew(self, consumer: str, queues: Any) -> bool:
         return self._work()
 
+    def expire_dead_letters(self, queues: Any, seconds: float, kept: int) -> None:
+        self.expired = queues, seconds, kept
+
 
 class Transport:
     consumer_id = "c"
+    retention = 60.0, 2
 
     def __init__(self, store: Store) -> None:
         self.store = store

@@ -9,7 +9,8 @@ from celery import Celery
 
 from broker_profiles.comparison.scenario import PromiseBroken, TooLate, case
 from broker_profiles.comparison.stage import Stage
-from broker_profiles.runtime.dead_letters import DeadLetter, discard_dead_letters, replay_dead_letters
+from broker_profiles.runtime.dead_letter import DeadLetter
+from broker_profiles.runtime.dead_letters import discard_dead_letters, replay_dead_letters
 
 GUARANTEE = "DEL-5"
 

@@ -1,8 +1,8 @@
--- ARGV from 2: limit, queue or nothing. Returns id, queue, body, priority, reason, detail, deliveries, time of each.
+-- ARGV from 2: bytes shown, limit, id of the last one before or 0, queue or nothing. Returns `shown` of each.
 
-local ids = call('ZRANGE', ARGV[3] and P .. 'dead:ids:' .. ARGV[3] or P .. 'dead:ids', 0, ARGV[2] - 1)
+local key = ARGV[5] and P .. 'dead:ids:' .. ARGV[5] or P .. 'dead:ids'
 local letters = {}
-for _, id in ipairs(ids) do
-    letters[#letters + 1] = { id, cmsgpack.unpack(call('HGET', P .. 'dead', id)) }
+for _, id in ipairs(call('ZRANGEBYSCORE', key, '(' .. ARGV[4], '+inf', 'LIMIT', 0, ARGV[3])) do
+    letters[#letters + 1] = shown(id, ARGV[2])
 end
 return letters
