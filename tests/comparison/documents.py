@@ -41,7 +41,6 @@ ENDS: Mapping[str, Mapping[str, Sequence[Outcome]]] = {
     "embedded": {"DEL-7": [Outcome.NOT_APPLICABLE]},
     "rabbitmq@rabbitmq:3-management": {"ORD-1": [Outcome.BROKEN]},
     "redis@redis:7": {"DEL-2": [Outcome.KEPT, Outcome.BROKEN], "ETA-1": [Outcome.ERROR]},
-    "postgresql": {"RES-3": [Outcome.BROKEN]},
     "stock-rabbitmq": {key: [Outcome.BROKEN] for key in ("DEL-1", "DEL-3", "DEL-4", "ETA-2")},
     "stock-redis": {key: [Outcome.BROKEN] for key in ("DEL-1", "DEL-2", "DEL-4", "ETA-1", "ORD-1")},
 }
