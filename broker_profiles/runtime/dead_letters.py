@@ -42,7 +42,7 @@ def each_dead_letter(
     """Yield the dead letters, oldest first, a page of them in memory: of a queue, a reason, tasks of a name.
 
     The name may hold `*` and `?`. On RabbitMQ, which cannot be asked which queues there are, all queues are
-    those of the application's configuration, in turn.
+    those of the application's configuration, in turn, and what was looked at before may come behind the rest.
     Raises `NoDeadLetters` where the profile keeps none, and `StoreError`.
     """
     with (

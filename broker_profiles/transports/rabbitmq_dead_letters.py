@@ -15,6 +15,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
 from typing import Any, ClassVar
 
 from amqp.exceptions import NotFound
@@ -57,9 +58,10 @@ class DeadLetters:
         self._limit = delivery_limit
 
     def each_dead_letter(self, queue: str | None = None) -> Generator[DeadLetter, None, None]:
-        """Yield the dead letters there are now, oldest first within a queue.
+        """Yield the dead letters there are now, queue by queue, in RabbitMQ's order.
 
-        They are given back when the iteration ends or is closed; until then RabbitMQ holds them, not we.
+        That is the oldest first, but what is given back comes behind what was not looked at. They are given
+        back when the iteration ends or is closed; until then RabbitMQ holds them, not we.
         """
         for name in [queue] if queue else self._queues:
             with closing(self._look(name)) as looked:
@@ -67,9 +69,9 @@ class DeadLetters:
                     yield self._dead_letter(found)
 
     def dead_letters(self, queue: str | None = None, limit: int = PAGE) -> list[DeadLetter]:
-        """Return the oldest dead letters, of one queue or of all."""
+        """Return the first dead letters, of one queue or of all."""
         with closing(self.each_dead_letter(queue)) as letters:
-            return [letter for letter, _ in zip(letters, range(limit), strict=False)]
+            return list(islice(letters, limit))
 
     def find_dead_letters(self, ids: Sequence[int | str]) -> list[DeadLetter]:
         """Return the dead letters of these ids, as far as they are there."""
