@@ -1,0 +1,117 @@
+"""RabbitMQ's messages decoded by the C client, rabbitmq-c; everything else is that of py-amqp.
+
+The Python binding in the package `librabbitmq` cannot be used: `docs/librabbitmq.md` says why, line by line.
+What is sound in that package is rabbitmq-c, which it exports. The connection, its channels, confirms,
+heartbeats, timeouts and TLS are those of the other RabbitMQ profiles. What differs is how it is read: as much
+at once as there is, not three times for each frame, and decoded in C.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib.util
+from collections import deque
+from datetime import UTC, datetime
+from typing import Any
+
+from amqp.basic_message import Message
+from amqp.exceptions import RecoverableConnectionError, UnexpectedFrame
+
+from broker_profiles.transports import rabbitmq
+from broker_profiles.transports._rabbitmq_c import Reader
+
+#: The bytes that are read at once.
+_AT_ONCE = 65_536
+
+#: What a read that found nothing fails with; over TLS it is the number of SSL_ERROR_WANT_READ.
+_NOTHING_YET = {errno.EAGAIN, errno.EINTR, errno.ENOENT}
+
+
+def _rabbitmq_c() -> str:
+    """Return the file that rabbitmq-c is in. Raises `ImportError`."""
+    found = importlib.util.find_spec("_librabbitmq")
+    if found is None or found.origin is None:
+        raise ImportError("rabbitmq-c is missing: pip install 'broker-profiles[librabbitmq]'")
+    return found.origin
+
+
+def _moment(seconds: int) -> datetime:
+    """Return what py-amqp makes of a timestamp: it has no zone, and is UTC."""
+    return datetime.fromtimestamp(seconds, tz=UTC).replace(tzinfo=None)
+
+
+class Connection(rabbitmq.Connection):
+    """A connection that is read in C."""
+
+    def connect(self, callback: Any = None) -> Any:
+        """Connect, and read what comes from then on from its beginning."""
+        if not self.connected:
+            self._reader = Reader(_rabbitmq_c(), _moment)
+            self._room = bytearray(_AT_ONCE)
+            #: What was read and not dealt with yet: frames, and whole messages.
+            self._ready: deque[tuple[Any, ...]] = deque()
+        return super().connect(callback)
+
+    def drain_events(self, timeout: float | None = None) -> None:
+        """Deal with what comes next; where nothing is waited for, with all that has been read.
+
+        An event loop would ask the system after each message whether there is more to read.
+        """
+        super().drain_events(timeout)
+        if timeout == 0:
+            while self._ready:
+                self._deal_with(self._ready.popleft())
+
+    def blocking_read(self, timeout: float | None = None) -> bool:
+        """Deal with a message or a frame; return whether that was something that one may wait for."""
+        while not self._ready:
+            self._ready.extend(self._read(timeout))
+        return self._deal_with(self._ready.popleft())
+
+    def _read(self, timeout: float | None) -> list[tuple[Any, ...]]:
+        """Return what is complete of what has come. Raises `TimeoutError`, `OSError` or `UnexpectedFrame`."""
+        transport = self.transport
+        with transport.having_timeout(timeout) as sock:
+            try:
+                size = sock.recv_into(self._room)
+            except TimeoutError:
+                raise
+            except OSError as error:
+                if error.errno in _NOTHING_YET:
+                    raise TimeoutError("nothing has come yet") from None
+                transport.connected = False
+                raise
+        if not size:
+            transport.connected = False
+            raise OSError("Server unexpectedly closed connection")
+        try:
+            return self._reader.feed(memoryview(self._room)[:size])
+        except ValueError as error:
+            transport.connected = False
+            raise UnexpectedFrame(f"RabbitMQ does not speak AMQP: {error}") from None
+
+    def _deal_with(self, item: tuple[Any, ...]) -> bool:
+        if len(item) == 3:
+            return bool(self.on_inbound_frame(item))
+        number, arguments, properties, body = item
+        self.bytes_recv += 1  # py-amqp counts frames, to see whether anything comes
+        if self.channels is None:
+            raise RecoverableConnectionError("Connection already closed")
+        channel = self.channels[number]
+        if not channel.is_closing:
+            message = Message(body)
+            message.properties = properties
+            channel._on_basic_deliver(*arguments, message)
+        return True
+
+
+class Transport(rabbitmq.Transport):
+    """Celery's messages over AMQP, read in C."""
+
+    Connection = Connection
+
+
+class SSLTransport(rabbitmq.SSLTransport):
+    """Celery's messages over AMQP and TLS, read in C."""
+
+    Connection = Connection
