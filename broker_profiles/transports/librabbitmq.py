@@ -1,24 +1,27 @@
-"""RabbitMQ's messages decoded by the C client, rabbitmq-c; everything else is that of py-amqp.
+"""RabbitMQ's messages decoded and encoded by the C client, rabbitmq-c; everything else is that of py-amqp.
 
 The Python binding in the package `librabbitmq` cannot be used: `docs/librabbitmq.md` says why, line by line.
 What is sound in that package is rabbitmq-c, which it exports. The connection, its channels, confirms,
-heartbeats, timeouts and TLS are those of the other RabbitMQ profiles. What differs is how it is read: as much
-at once as there is, not three times for each frame, and decoded in C.
+heartbeats, timeouts and TLS are those of the other RabbitMQ profiles. What differs is how it is read, as much
+at once as there is and not three times for each frame; and messages are taken apart and put together in C.
 """
 
 from __future__ import annotations
 
 import errno
 import importlib.util
+import threading
 from collections import deque
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
 from amqp.basic_message import Message
 from amqp.exceptions import RecoverableConnectionError, UnexpectedFrame
+from amqp.method_framing import frame_writer
 
 from broker_profiles.transports import rabbitmq
-from broker_profiles.transports._rabbitmq_c import Reader
+from broker_profiles.transports._rabbitmq_c import Reader, Writer
 
 #: The bytes that are read at once.
 _AT_ONCE = 65_536
@@ -40,8 +43,43 @@ def _moment(seconds: int) -> datetime:
     return datetime.fromtimestamp(seconds, tz=UTC).replace(tzinfo=None)
 
 
+def _frame_writer(connection: Any, transport: Any) -> Callable[..., None]:
+    """Return what writes the frames of a connection: those of messages in C, unless large or strange.
+
+    One at a time, for a heartbeat comes from another thread.
+    """
+    by_py_amqp = frame_writer(connection, transport)
+    writer = Writer(_rabbitmq_c())
+    lock = threading.Lock()
+
+    def write(type_: int, channel: int, method: Any, arguments: Any, content: Any) -> None:
+        with lock:
+            frames = None
+            if content is not None and isinstance(content.body, (str, bytes)):
+                body = content.body
+                if isinstance(body, str):
+                    body = body.encode(content.properties.setdefault("content_encoding", "utf-8"))
+                number = method[0] << 16 | method[1]
+                largest = connection.frame_max
+                frames = writer.publish(channel, number, arguments, content.properties, body, largest)
+            if frames is None:
+                by_py_amqp(type_, channel, method, arguments, content)
+            else:
+                transport.write(frames)
+                connection.bytes_sent += 1
+
+    return write
+
+
 class Connection(rabbitmq.Connection):
-    """A connection that is read in C."""
+    """A connection that is read, and on which messages are written, in C."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        # As long as a write may take. A second, as with py-amqp, is soon over when so much is sent at once.
+        seconds = options.get("write_timeout") or rabbitmq.DEFAULT_TIMEOUT
+        patient = {"TCP_USER_TIMEOUT": int(1000 * seconds)}
+        options["socket_settings"] = {**patient, **(options.get("socket_settings") or {})}
+        super().__init__(*args, frame_writer=_frame_writer, **options)
 
     def connect(self, callback: Any = None) -> Any:
         """Connect, and read what comes from then on from its beginning."""
@@ -74,12 +112,13 @@ class Connection(rabbitmq.Connection):
         with transport.having_timeout(timeout) as sock:
             try:
                 size = sock.recv_into(self._room)
-            except TimeoutError:
-                raise
             except OSError as error:
-                if error.errno in _NOTHING_YET:
+                if error.errno is None or error.errno in _NOTHING_YET:
                     raise TimeoutError("nothing has come yet") from None
                 transport.connected = False
+                if isinstance(error, TimeoutError):
+                    # The system has given the connection up, which is no reason to go on waiting.
+                    raise ConnectionResetError(error.errno, error.strerror) from None
                 raise
         if not size:
             transport.connected = False
@@ -106,12 +145,12 @@ class Connection(rabbitmq.Connection):
 
 
 class Transport(rabbitmq.Transport):
-    """Celery's messages over AMQP, read in C."""
+    """Celery's messages over AMQP, in C."""
 
     Connection = Connection
 
 
 class SSLTransport(rabbitmq.SSLTransport):
-    """Celery's messages over AMQP and TLS, read in C."""
+    """Celery's messages over AMQP and TLS, in C."""
 
     Connection = Connection

@@ -25,7 +25,7 @@ from broker_profiles.transports.rabbitmq_heartbeat import Beating
 from broker_profiles.transports.rabbitmq_unreadable import Aside, Reading
 
 #: Seconds, where `broker_transport_options` names none.
-_DEFAULT_TIMEOUT = 3.0
+DEFAULT_TIMEOUT = 3.0
 
 #: Seconds for a broadcast: a worker's loop sends events, and finds a dead connection no sooner than it waits.
 _BROADCAST_TIMEOUT = 1.0
@@ -220,7 +220,7 @@ class Connection(Beating, pyamqp.Connection):  # type: ignore[misc]
     def __init__(
         self,
         *args: Any,
-        confirm_timeout: float = _DEFAULT_TIMEOUT,
+        confirm_timeout: float = DEFAULT_TIMEOUT,
         adjustable_prefetch: bool = False,
         delivery_limit: int = 0,
         **kwargs: Any,

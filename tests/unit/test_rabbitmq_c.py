@@ -15,7 +15,7 @@ import psutil
 import pytest
 from amqp import spec
 from amqp.basic_message import Message
-from amqp.method_framing import frame_handler
+from amqp.method_framing import frame_handler, frame_writer
 from amqp.serialization import dumps, loads
 from hypothesis import given, settings
 from hypothesis import strategies as some
@@ -23,7 +23,7 @@ from hypothesis import strategies as some
 pytest.importorskip(
     "broker_profiles.transports._rabbitmq_c", reason="it is built where there is a C compiler"
 )
-from broker_profiles.transports._rabbitmq_c import Reader
+from broker_profiles.transports._rabbitmq_c import Reader, Writer
 from broker_profiles.transports.librabbitmq import _moment, _rabbitmq_c
 
 METHOD, HEADER, BODY, HEARTBEAT = 1, 2, 3, 8
@@ -206,6 +206,84 @@ def test_tables_that_are_nested_without_end_are_left_to_py_amqp() -> None:
     assert reader().feed(b"".join(frames)) == taken_apart(frames)
 
 
+def written_by_py_amqp(message: Message, arguments: bytes) -> bytes:
+    sent: list[bytes] = []
+    transport = SimpleNamespace(write=lambda frames: sent.append(bytes(frames)))
+    write = frame_writer(SimpleNamespace(frame_max=131_072, bytes_sent=0), transport)
+    write(METHOD, 7, spec.Basic.Publish, arguments, message)
+    return b"".join(sent)
+
+
+def written(message: Message, arguments: bytes, largest: int = 131_072) -> bytes | None:
+    number = spec.Basic.Publish[0] << 16 | spec.Basic.Publish[1]
+    writer = Writer(_rabbitmq_c())
+    return writer.publish(7, number, arguments, message.properties, message.body, largest)
+
+
+ARGUMENTS = dumps("Bssbb", (0, "tasks", "größe", True, False))
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    headers=some.dictionaries(some.text(max_size=20), _VALUES, max_size=6),
+    named=some.fixed_dictionaries(
+        {}, optional={name: some.just(value) for name, value in PROPERTIES.items()}
+    ),
+    body=some.binary(max_size=3000),
+)
+def test_what_is_published_is_what_py_amqp_writes(
+    headers: dict[str, Any], named: dict[str, Any], body: bytes
+) -> None:
+    message = Message(body, application_headers=headers, **named)
+    found = written(message, ARGUMENTS)
+    assert found is None or found == written_by_py_amqp(message, ARGUMENTS)
+
+
+def test_a_message_of_celery_is_written_in_c() -> None:
+    headers = {name: value for name, value in HEADERS.items() if name != "x-death"}
+    message = Message(b"[]", application_headers=headers, cluster_id="old", **PROPERTIES)
+    found = written(message, ARGUMENTS)
+    assert found == written_by_py_amqp(message, ARGUMENTS)
+    assert written(Message(b"", priority=None), ARGUMENTS) == written_by_py_amqp(Message(b""), ARGUMENTS)
+
+
+@pytest.mark.parametrize(
+    "properties",
+    [
+        {"application_headers": {"price": Decimal("1.5")}},
+        {"application_headers": {"at": datetime(2026, 1, 2)}},
+        {"application_headers": {"raw": b"bytes"}},
+        {"application_headers": {"large": 2**63}},
+        {"application_headers": {"lone": "\ud800"}},
+        {"application_headers": {"k" * 256: 1}},
+        {"application_headers": {1: 1}},
+        {"application_headers": ["no table"]},
+        {"application_headers": {"long": "x" * 70_000}},
+        {"correlation_id": "x" * 256},
+        {"correlation_id": 5},
+        {"priority": 256},
+        {"priority": -1},
+        {"priority": "9"},
+        {"timestamp": 2**64},
+    ],
+    ids=lambda properties: next(iter(properties)),
+)
+def test_what_is_rare_or_wrong_is_for_py_amqp_to_write(properties: dict[str, Any]) -> None:
+    assert written(Message(b"[]", **properties), ARGUMENTS) is None
+
+
+def test_tables_that_hold_themselves_are_for_py_amqp_to_write() -> None:
+    table: dict[str, Any] = {}
+    table["self"] = [table]
+    assert written(Message(b"[]", application_headers=table), ARGUMENTS) is None
+
+
+def test_what_needs_several_frames_is_for_py_amqp_to_write() -> None:
+    assert written(Message(b"x" * 1000), ARGUMENTS, 1008) is not None
+    assert written(Message(b"x" * 1001), ARGUMENTS, 1008) is None
+    assert written(Message(b"", message_id="x" * 100), ARGUMENTS, 100) is None
+
+
 def test_a_file_without_rabbitmq_c_is_named(tmp_path: Path) -> None:
     missing = tmp_path / "nothing.so"
     with pytest.raises(ImportError, match=r"nothing\.so"):
@@ -226,6 +304,10 @@ def test_memory_stays_flat() -> None:
     messages = b"".join(delivery({**PROPERTIES, "application_headers": HEADERS}, b"x" * 5000, largest=2000))
     rare = b"".join(delivery({"application_headers": {"price": Decimal("1.5"), **HEADERS}}, b"x" * 500))
 
+    usual = Message(b"x" * 5000, application_headers={"deep": [[{"a": [1.5, None]}]] * 50}, **PROPERTIES)
+    strange = Message(b"x", application_headers={**HEADERS, "price": Decimal("1.5")})
+    writer = Writer(_rabbitmq_c())
+
     def read(times: int) -> int:
         reading = reader()
         for at in range(times):
@@ -236,6 +318,8 @@ def test_memory_stays_flat() -> None:
                 broken = reader()
                 with pytest.raises(ValueError, match="without its end"):
                     broken.feed(messages[:3000] + messages)
+            for message in (usual, strange):
+                writer.publish(1, 1, ARGUMENTS, message.properties, message.body, 131_072)
         gc.collect()
         return process.memory_info().rss
 
