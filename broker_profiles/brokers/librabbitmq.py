@@ -1,4 +1,4 @@
-"""RabbitMQ by py-amqp, with what it sends decoded by the C client."""
+"""RabbitMQ by py-amqp, with messages decoded and encoded by the C client."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from broker_profiles.settings import Environment
 
 def _settings(environment: Environment, mode: Mode) -> Iterator[Setting]:
     yield from amqp_settings(
-        environment, mode, "librabbitmq", "what RabbitMQ sends is decoded by rabbitmq-c; else as with py-amqp"
+        environment, mode, "librabbitmq", "rabbitmq-c decodes and encodes messages; else as with py-amqp"
     )
 
 
 BROKER = Broker(
     name="librabbitmq",
-    title="RabbitMQ 3.10 to 4, read by the C client",
+    title="RabbitMQ 3.10 to 4, by the C client",
     default_results="rpc",
     settings=_settings,
     guarantees=GUARANTEES,
