@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import importlib.util
+import socket
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -75,10 +76,11 @@ class Connection(rabbitmq.Connection):
     """A connection that is read, and on which messages are written, in C."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        # As long as a write may take. A second, as with py-amqp, is soon over when so much is sent at once.
-        seconds = options.get("write_timeout") or rabbitmq.DEFAULT_TIMEOUT
-        patient = {"TCP_USER_TIMEOUT": int(1000 * seconds)}
-        options["socket_settings"] = {**patient, **(options.get("socket_settings") or {})}
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            # As long as a write may take. py-amqp's one second is soon over when so much is sent at once.
+            seconds = options.get("write_timeout") or rabbitmq.DEFAULT_TIMEOUT
+            patient = {socket.TCP_USER_TIMEOUT: int(1000 * seconds)}
+            options["socket_settings"] = {**patient, **(options.get("socket_settings") or {})}
         super().__init__(*args, frame_writer=_frame_writer, **options)
 
     def connect(self, callback: Any = None) -> Any:
