@@ -27,6 +27,9 @@ from broker_profiles.transports._rabbitmq_c import Reader, Writer
 #: The bytes that are read at once.
 _AT_ONCE = 65_536
 
+#: The parts of what `Reader.feed` returns for a frame; a message has one more.
+_OF_A_FRAME = 3
+
 #: What a read that found nothing fails with; over TLS it is the number of SSL_ERROR_WANT_READ.
 _NOTHING_YET = {errno.EAGAIN, errno.EINTR, errno.ENOENT}
 
@@ -90,17 +93,31 @@ class Connection(rabbitmq.Connection):
             self._room = bytearray(_AT_ONCE)
             #: What was read and not dealt with yet: frames, and whole messages.
             self._ready: deque[tuple[Any, ...]] = deque()
+            #: How many messages are being delivered, each within the one before.
+            self._delivering = 0
         return super().connect(callback)
 
     def drain_events(self, timeout: float | None = None) -> None:
         """Deal with what comes next; where nothing is waited for, with all that has been read.
 
-        An event loop would ask the system after each message whether there is more to read.
+        An event loop would ask the system after each message whether there is more to read. Publishing looks
+        for what has come, too: within a message no further one is begun then, each within the one before.
         """
-        super().drain_events(timeout)
-        if timeout == 0:
+        if timeout != 0:
+            super().drain_events(timeout)
+        elif self._delivering:
+            self._look()
+        else:
+            super().drain_events(timeout)
             while self._ready:
                 self._deal_with(self._ready.popleft())
+
+    def _look(self) -> None:
+        """Deal with frames, such as one that says that RabbitMQ is blocked, up to the next message."""
+        if not self._ready:
+            self._ready.extend(self._read(0))
+        while self._ready and len(self._ready[0]) == _OF_A_FRAME:
+            self._deal_with(self._ready.popleft())
 
     def blocking_read(self, timeout: float | None = None) -> bool:
         """Deal with a message or a frame; return whether that was something that one may wait for."""
@@ -132,7 +149,7 @@ class Connection(rabbitmq.Connection):
             raise UnexpectedFrame(f"RabbitMQ does not speak AMQP: {error}") from None
 
     def _deal_with(self, item: tuple[Any, ...]) -> bool:
-        if len(item) == 3:
+        if len(item) == _OF_A_FRAME:
             return bool(self.on_inbound_frame(item))
         number, arguments, properties, body = item
         self.bytes_recv += 1  # py-amqp counts frames, to see whether anything comes
@@ -142,7 +159,11 @@ class Connection(rabbitmq.Connection):
         if not channel.is_closing:
             message = Message(body)
             message.properties = properties
-            channel._on_basic_deliver(*arguments, message)
+            self._delivering += 1
+            try:
+                channel._on_basic_deliver(*arguments, message)
+            finally:
+                self._delivering -= 1
         return True
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -28,12 +29,14 @@ class Channel:
     def __init__(self) -> None:
         self.received: list[tuple[int, bytes]] = []
         self.raises: Exception | None = None
+        self.meanwhile: Callable[[], None] = lambda: None
 
     def _on_basic_deliver(
         self, consumer: str, tag: int, again: bool, exchange: str, key: str, raw: Message
     ) -> None:
         assert (consumer, again, exchange, key) == ("a consumer", True, "", "mail")
         self.received.append((tag, raw.body))
+        self.meanwhile()
         if self.raises is not None:
             raise self.raises
 
@@ -81,6 +84,7 @@ def connection(ends: tuple[socket.socket, socket.socket], channel: Channel) -> A
     connection._reader = Reader(librabbitmq._rabbitmq_c(), librabbitmq._moment)
     connection._room = bytearray(65_536)
     connection._ready = deque()
+    connection._delivering = 0
     return connection
 
 
@@ -106,6 +110,46 @@ def test_a_loop_gets_all_that_is_there_and_who_waits_for_one_event_gets_one(
     assert [tag for tag, _ in channel.received] == [1, 2, 3, 4, 5]
     with pytest.raises(TimeoutError):
         connection.drain_events(timeout=0)
+
+
+def test_to_publish_within_a_message_begins_no_other_and_sees_frames(
+    connection: Any, channel: Channel, rabbitmq: socket.socket
+) -> None:
+    blocked = frame(1, 0, b"blocked")
+    several = [b"".join(delivery({}, b"", tag=tag)) for tag in range(1, 400)]
+    rabbitmq.sendall(several[0] + blocked + b"".join(several[1:]))
+    depth = deepest = 0
+
+    def publish() -> None:
+        # As py-amqp does before it sends a message.
+        nonlocal depth, deepest
+        depth += 1
+        deepest = max(deepest, depth)
+        with contextlib.suppress(TimeoutError):
+            connection.drain_events(timeout=0)
+        assert connection.on_inbound_frame.types == [1]
+        depth -= 1
+
+    channel.meanwhile = publish
+    with contextlib.suppress(TimeoutError):
+        while True:
+            connection.drain_events(timeout=0)
+    assert [tag for tag, _ in channel.received] == list(range(1, 400))
+    assert deepest == 1
+
+
+def test_who_waits_within_a_message_gets_the_next_one(
+    connection: Any, channel: Channel, rabbitmq: socket.socket
+) -> None:
+    rabbitmq.sendall(b"".join(b"".join(delivery({}, b"", tag=tag)) for tag in (1, 2)))
+
+    def wait() -> None:
+        channel.meanwhile = lambda: None
+        connection.drain_events(timeout=5)
+
+    channel.meanwhile = wait
+    connection.drain_events(timeout=5)
+    assert [tag for tag, _ in channel.received] == [1, 2]
 
 
 def test_a_heartbeat_is_not_an_event_and_counts_as_a_sign_of_life(
