@@ -104,9 +104,9 @@ def test_what_a_consumer_raises_is_raised_and_the_connection_lives_on(
         if raw.body == b"bad":
             raise LookupError("mine")
 
-    connection.default_channel.basic_consume(queue, no_ack=True, callback=receive)
     for body in (b"bad", b"good"):
         send(connection, queue, body)
+    connection.default_channel.basic_consume(queue, no_ack=True, callback=receive)
     with pytest.raises(LookupError, match="mine"):
         take(connection, lambda: False)
     take(connection, lambda: len(received) == 2)
