@@ -25,6 +25,7 @@ BROKERS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
         "embedded": ("sqlite", "EMBEDDED"),
         "rabbitmq": ("rabbitmq", "BROKER"),
+        "librabbitmq": ("librabbitmq", "BROKER"),
         "redis": ("redis", "BROKER"),
         "postgresql": ("postgresql", "BROKER"),
         "mysql": ("mysql", "BROKER"),

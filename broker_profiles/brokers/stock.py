@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from broker_profiles.brokers.amqp import pyamqp_address
 from broker_profiles.profile import CONTRACT, Broker, Guarantees, Mode, Setting, SettingsFunction
 from broker_profiles.settings import Environment
 
@@ -23,6 +24,10 @@ def _at(kind: str, prefix: str = "") -> SettingsFunction:
     return settings
 
 
+def _rabbitmq(environment: Environment, _mode: Mode) -> Iterator[Setting]:
+    yield pyamqp_address(environment)
+
+
 def _sqlalchemy(environment: Environment, _mode: Mode) -> Iterator[Setting]:
     address = environment.any_database()
     yield Setting("broker_url", f"sqla+{address.url}", "where the database is", address.variable)
@@ -32,7 +37,7 @@ RABBITMQ = Broker(
     name="stock-rabbitmq",
     title="Celery's defaults on RabbitMQ",
     default_results="stock-rpc",
-    settings=_at("rabbitmq"),
+    settings=_rabbitmq,
     guarantees=_NOTHING_PROMISED,
     modules=("amqp",),
     redelivery_timeout="broker_heartbeat",

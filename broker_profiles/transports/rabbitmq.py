@@ -27,7 +27,7 @@ from broker_profiles.transports.rabbitmq_unreadable import Aside, Reading
 from broker_profiles.transports.store import KEPT, KEPT_SECONDS
 
 #: Seconds, where `broker_transport_options` names none.
-_DEFAULT_TIMEOUT = 3.0
+DEFAULT_TIMEOUT = 3.0
 
 #: Seconds for a broadcast: a worker's loop sends events, and finds a dead connection no sooner than it waits.
 _BROADCAST_TIMEOUT = 1.0
@@ -227,7 +227,7 @@ class Connection(Beating, pyamqp.Connection):  # type: ignore[misc]
     def __init__(
         self,
         *args: Any,
-        confirm_timeout: float = _DEFAULT_TIMEOUT,
+        confirm_timeout: float = DEFAULT_TIMEOUT,
         adjustable_prefetch: bool = False,
         delivery_limit: int = 0,
         dead_letter_seconds: float = KEPT_SECONDS,

@@ -32,6 +32,8 @@ CASES = [
     ("rabbitmq+postgresql", "prefork"),
     ("rabbitmq+rpc", "prefork"),
     ("rabbitmq:fast+redis", "prefork"),
+    ("librabbitmq+redis", "prefork"),
+    ("librabbitmq:fast+rpc", "prefork"),
     ("redis", "prefork"),
     ("redis:fast", "prefork"),
     ("redis+mysql", "prefork"),
@@ -46,6 +48,7 @@ SELDOM = {
     ("embedded", "threads"),
     ("embedded", "solo"),
     ("rabbitmq+postgresql", "prefork"),
+    ("librabbitmq:fast+rpc", "prefork"),
     ("redis+mysql", "prefork"),
     ("redis+mongodb", "prefork"),
 }

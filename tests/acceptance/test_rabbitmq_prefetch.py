@@ -50,9 +50,9 @@ class Receiver:
         self.held.pop(0).ack()
 
 
-@pytest.fixture
-def receiver(server: ServerOf) -> Iterator[Receiver]:
-    transport = "broker_profiles.transports.rabbitmq:Transport"
+@pytest.fixture(params=["rabbitmq", "librabbitmq"])
+def receiver(request: pytest.FixtureRequest, server: ServerOf) -> Iterator[Receiver]:
+    transport = f"broker_profiles.transports.{request.param}:Transport"
     url = server("rabbitmq").url
     with Connection(url, transport=transport, transport_options={"adjustable_prefetch": True}) as connection:
         queue = Queue(f"prefetch-{uuid.uuid4().hex[:8]}", queue_arguments={"x-queue-type": "quorum"})

@@ -30,7 +30,7 @@ DRIVER_FILES = {
     "psycopg": {"transports/postgresql", "transports/sql_psycopg", "comparison/servers/systems/postgresql"},
     "pymysql": {"transports/mysql", "transports/sql_pymysql", "comparison/servers/systems/mysql"},
     "pymongo": {"transports/mongodb", "results/mongodb_backend", "comparison/servers/systems/mongodb"},
-    "amqp": {"transports/rabbitmq", "comparison/servers/systems/rabbitmq"},
+    "amqp": {"transports/rabbitmq", "transports/librabbitmq", "comparison/servers/systems/rabbitmq"},
     "sqlite3": {"transports/sqlite", "comparison/service", "comparison/report/environment"},
 }
 
@@ -92,7 +92,7 @@ def test_a_driver_is_imported_by_its_own_files(path: Path) -> None:
 
 
 def test_brokers_do_not_import_each_other() -> None:
-    shared = {"common", "leased"}
+    shared = {"amqp", "common", "leased"}
     for path in (PACKAGE / "brokers").glob("*.py"):
         for name in imports(path):
             if name.startswith("broker_profiles.brokers."):

@@ -6,8 +6,10 @@ import itertools
 import socket
 
 import pytest
+from celery import Celery
+from kombu import Connection
 
-from broker_profiles import load
+from broker_profiles import configure, load
 from broker_profiles.errors import (
     ConfigurationError,
     MalformedProfile,
@@ -125,7 +127,27 @@ def test_a_promise_may_need_a_version_of_the_server(version: str, kept: bool) ->
     assert found.reason("DEL-4") == ("" if kept else "it cannot before")
 
 
-def test_rabbitmq_is_always_py_amqp() -> None:
+OVER_AMQP = [profile for profile in every_profile() if profile.broker.address == "rabbitmq"]
+
+
+@pytest.mark.parametrize("profile", OVER_AMQP, ids=str)
+def test_rabbitmq_is_always_py_amqp(profile: Profile) -> None:
     environment = Environment({"RABBITMQ_URL": "amqp://u:p@a//;amqp://u:p@b//"})
-    values = {s.name: s.value for s in load("rabbitmq").settings(environment)}
+    values = {s.name: s.value for s in profile.settings(environment)}
     assert values["broker_url"] == "pyamqp://u:p@a//;pyamqp://u:p@b//"
+
+
+@pytest.mark.parametrize("profile", OVER_AMQP, ids=str)
+def test_no_profile_gets_the_package_librabbitmq_where_it_is_installed(
+    profile: Profile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("librabbitmq")
+    theirs = "kombu.transport.librabbitmq"
+    assert Connection("amqp://").get_transport_cls().__module__ == theirs
+    for address in ("amqp://u:p@a//", "amqps://u:p@a//", "amqp://u:p@a//;amqp://u:p@b//"):
+        monkeypatch.setenv("RABBITMQ_URL", address)
+        app = Celery("chosen", set_as_current=False)
+        configure(app, profile=profile.name)
+        for connection in (app.connection_for_read(), app.connection_for_write()):
+            assert connection.get_transport_cls().__module__ != theirs
+            assert "librabbitmq://" not in connection.as_uri()
