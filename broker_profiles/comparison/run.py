@@ -278,8 +278,20 @@ class Run:
         """Try again, with nothing beside it, what was right but late while others ran."""
         for number, column in enumerate(self.columns):
             late = [found for found in self.attempts if found.late and found.column == column.name]
+            if column.baseline:
+                # It promises nothing, and its calls hang until they are ended: only what a cell depends on.
+                late = [found for found in late if not self._broken_anyway(found)]
             if late and self._jobs > 1 and len(self.columns) > 1:
                 self._lane_alone(column, folder / str(number), late)
+
+    def _broken_anyway(self, late: Attempt) -> bool:
+        """Return whether a case that was not late has broken the same promise."""
+        cell = late.column, late.case.guarantee
+        return any(
+            found.outcome is Outcome.BROKEN and not found.late
+            for found in self.attempts
+            if (found.column, found.case.guarantee) == cell
+        )
 
     def _lane_alone(self, column: Column, folder: Path, late: Sequence[Attempt]) -> None:
         before = len(self.attempts)

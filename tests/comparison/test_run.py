@@ -10,9 +10,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from broker_profiles.comparison.account import account
 from broker_profiles.comparison.column import Host, hosted, parse
 from broker_profiles.comparison.pressure import Meter
-from broker_profiles.comparison.run import Run, attempt
+from broker_profiles.comparison.run import Attempt, Run, attempt
 from broker_profiles.comparison.scenario import Case, Outcome, PromiseBroken, all_cases, select
 from broker_profiles.comparison.stage import Stage
 
@@ -110,3 +111,23 @@ def test_what_seems_broken_on_an_overloaded_machine_is_tried_again_where_it_is_p
     # It is not started: the case does nothing with its servers.
     found = attempt(Host(parse(column)), made_up(breaks), tmp_path / "case")
     assert (found.outcome, found.late) == (Outcome.BROKEN, doubtful)
+
+
+@pytest.mark.parametrize(
+    ("column", "again"), [("stock-redis", ["DEL-2/late"]), ("redis", ["DEL-1/late", "DEL-2/late"])]
+)
+def test_of_a_baseline_only_what_a_cell_depends_on_is_tried_again(
+    column: str, again: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def of(guarantee: str, name: str, late: bool) -> Attempt:
+        case = Case(guarantee, "made up", name, lambda stage: None, quick=False, fresh=False)
+        return Attempt(column, case, Outcome.BROKEN, "", 1.0, {}, account([]), [], late=late)
+
+    run = Run([parse(column), parse("embedded")], [], jobs=2, environ=os.environ)
+    run.attempts = [of("DEL-1", "late", True), of("DEL-1", "lost", False), of("DEL-2", "late", True)]
+    tried: list[str] = []
+    monkeypatch.setattr(
+        run, "_lane_alone", lambda column, folder, late: tried.extend(found.case.id for found in late)
+    )
+    run._again(tmp_path)
+    assert tried == again
