@@ -16,7 +16,7 @@ from broker_profiles.transports.sql_pymysql import MySQLDriver
 from broker_profiles.transports.sql_queues import marks, rows
 from broker_profiles.transports.sql_schema import CONSUMERS, LEASED, MESSAGES, PREFIX, QUEUES, READY
 from broker_profiles.transports.sql_store import BATCH, Row, SQLStore
-from broker_profiles.transports.store import Outgoing, Receipt
+from broker_profiles.transports.store import Outgoing, Receipt, Step
 
 # Neither the session's time zone nor the end of summer time changes this.
 _NOW = "(timestampdiff(MICROSECOND, '1970-01-01', utc_timestamp(3)) DIV 1000)"
@@ -100,6 +100,12 @@ class MySQLStore(SQLStore):
             some.append(message)
             length += size
         _insert(cursor, some)
+
+    def _step(self, cursor: Any, step: Step, messages: Sequence[Outgoing]) -> bool:
+        update, values = self._update(step)
+        inserts, more = self._inserts(messages, "@stepped = 1")
+        sql = "; ".join(["START TRANSACTION", update, "SET @stepped = row_count()", *inserts, "COMMIT"])
+        return bool(_results(cursor, sql, {**values, **more})[1])
 
     # -- consuming --------------------------------------------------------------------------------
 

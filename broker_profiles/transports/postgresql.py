@@ -21,7 +21,7 @@ from broker_profiles.transports.sql_psycopg import PostgreSQLDriver
 from broker_profiles.transports.sql_queues import rows
 from broker_profiles.transports.sql_schema import CONSUMERS, LEASED, MESSAGES, PREFIX, QUEUES, READY
 from broker_profiles.transports.sql_store import BATCH, Row, SQLStore
-from broker_profiles.transports.store import Receipt
+from broker_profiles.transports.store import Outgoing, Receipt, Step
 
 _NOW = "(extract(epoch FROM statement_timestamp()) * 1000)::bigint"
 
@@ -116,6 +116,13 @@ class PostgreSQLStore(SQLStore):
 
     def _insert_many(self, cursor: Any, messages: Sequence[tuple[Any, ...]]) -> None:
         cursor.execute(_INSERT_MANY, [list(column) for column in zip(*messages, strict=True)])
+
+    def _step(self, cursor: Any, step: Step, messages: Sequence[Outgoing]) -> bool:
+        update, values = self._update(step)
+        inserts, more = self._inserts(messages, "EXISTS (SELECT 1 FROM step)")
+        parts = [f"step AS ({update} RETURNING 1)"]
+        parts += [f"sent{number} AS ({insert})" for number, insert in enumerate(inserts)]
+        return bool(rows(cursor, f"WITH {', '.join(parts)} SELECT 1 FROM step", {**values, **more}))
 
     def _delete(self, cursor: Any, receipts: Sequence[Receipt]) -> None:
         cursor.execute(_DELETE, _arrays(receipts))

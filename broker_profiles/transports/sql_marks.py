@@ -1,16 +1,22 @@
-"""The marks of a SQL store: a row each, locked while a step of it is taken and its messages are stored."""
+"""The marks of a SQL store: a row each, changed together with the messages of a step in one round trip.
+
+A transaction of several would hold the row for as long as its client is frozen between two of them, and
+nobody else could take a step meanwhile.
+"""
 
 from __future__ import annotations
 
+import re
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from broker_profiles.transports.sql_leases import SQLLeases
 from broker_profiles.transports.sql_queues import marks as parameters
-from broker_profiles.transports.sql_queues import rows
 from broker_profiles.transports.sql_schema import LONGEST_NAME, MARKS
 from broker_profiles.transports.store import Outgoing, Step
+
+_PARAMETER = re.compile(r"%\((\w+)\)s")
 
 
 class SQLMarks(SQLLeases):
@@ -24,39 +30,23 @@ class SQLMarks(SQLLeases):
         return dict(self._query(f"SELECT name, value FROM {MARKS} WHERE {where}", tuple(names)))
 
     def advance(self, step: Step, messages: Sequence[Outgoing] = ()) -> bool:
-        """Lock, compare, insert and change in one transaction; again once all queues are known."""
+        """Make what has to be there known, then compare, change and insert in one round trip."""
         self._session.driver.check_name(step.name, LONGEST_NAME)
         names = {message.queue for message in messages}
         self._check(messages)
-        while (
-            taken := self._session.transaction(lambda cursor: self._advance(cursor, step, messages))
-        ) is None:
-            for name in names:
-                self.declare(name, expires=None, message_ttl=None)
-        if taken and names:
-            self._published(names)
-        return taken
-
-    def _advance(self, cursor: Any, step: Step, messages: Sequence[Outgoing]) -> bool | None:
-        """Return whether the step was taken; None, having done nothing, where a queue is unknown."""
+        for name in names:
+            self.declare(name, expires=None, message_ttl=None)
         if step.seen is None:
-            cursor.execute(
+            self._change(
                 f"INSERT INTO {MARKS} (name, value, used_at) VALUES (%s, '', {self.now}) "
                 f"{self.or_nothing('name')}",
                 (step.name,),
             )
-        found = rows(cursor, f"SELECT value FROM {MARKS} WHERE name = %s FOR UPDATE", (step.name,))
-        value = found[0][0] if found else ""
-        if value == step.value:
+        if self._session.run(lambda cursor: self._step(cursor, step, messages)):
+            if names:
+                self._published(names)
             return True
-        if not found or value != (step.seen or ""):
-            return False
-        if messages and not self._publish_many(cursor, messages):
-            return None
-        cursor.execute(
-            f"UPDATE {MARKS} SET value = %s, used_at = {self.now} WHERE name = %s", (step.value, step.name)
-        )
-        return True
+        return self.marks([step.name]).get(step.name) == step.value
 
     def keep_marks(self, names: Sequence[str], seconds: float) -> None:
         """Note the time, and delete what has an older one."""
@@ -65,10 +55,24 @@ class SQLMarks(SQLLeases):
             self._change(f"UPDATE {MARKS} SET used_at = {self.now} WHERE {where}", tuple(names))
         self._change(f"DELETE FROM {MARKS} WHERE used_at <= {self.now} - %s", (int(seconds * 1000),))
 
+    def _update(self, step: Step) -> tuple[str, dict[str, Any]]:
+        """Return the statement that changes a mark if it says what was seen of it, and its values."""
+        where = "name = %(name)s AND value = %(seen)s"
+        sql = f"UPDATE {MARKS} SET value = %(value)s, used_at = {self.now} WHERE {where}"
+        return sql, {"value": step.value, "name": step.name, "seen": step.seen or ""}
+
     @abstractmethod
     def _check(self, messages: Sequence[Outgoing]) -> None:
         """Refuse what the server could not take. Raises `StoreError`."""
 
     @abstractmethod
-    def _publish_many(self, cursor: Any, messages: Sequence[Outgoing]) -> bool:
-        """Insert messages inside a transaction; return False, having inserted none, for unknown queues."""
+    def _step(self, cursor: Any, step: Step, messages: Sequence[Outgoing]) -> bool:
+        """Change the mark and insert the messages in one round trip; return whether it was changed."""
+
+
+def numbered(sql: str, values: Mapping[str, Any], number: int) -> tuple[str, dict[str, Any]]:
+    """Return a statement and its values with names of parameters that those of another number do not have."""
+    return (
+        _PARAMETER.sub(rf"%(m{number}_\1)s", sql),
+        {f"m{number}_{name}": value for name, value in values.items()},
+    )

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, Self
 
 from broker_profiles.transports.sql_leases import put_back
-from broker_profiles.transports.sql_marks import SQLMarks
+from broker_profiles.transports.sql_marks import SQLMarks, numbered
 from broker_profiles.transports.sql_queues import HIGHEST_PRIORITY, marks, rows
 from broker_profiles.transports.sql_schema import (
     DEAD,
@@ -131,6 +131,14 @@ class SQLStore(SQLMarks):
             inserted.append((id_, values["place"], values["state"], values["delay"], life, message.body))
         self._insert_many(cursor, inserted)
         return True
+
+    def _inserts(self, messages: Sequence[Outgoing], condition: str) -> tuple[list[str], dict[str, Any]]:
+        """Return an INSERT for each message, which inserts it if a condition holds, and the values of all."""
+        found = [
+            numbered(f"{self._insert} AND {condition}", _values(message), number)
+            for number, message in enumerate(messages)
+        ]
+        return [sql for sql, _ in found], {key: value for _, values in found for key, value in values.items()}
 
     @abstractmethod
     def _insert_many(self, cursor: Any, messages: Sequence[tuple[Any, ...]]) -> None:
