@@ -33,7 +33,7 @@ _NAMED = re.compile(
 class DeadLetter:
     """A message set aside.
 
-    `reason` is `deliveries exhausted`, `cannot decode`, `unknown task`, `rejected` or `too large`, and
+    `reason` is `deliveries exhausted`, `cannot decode`, `unknown task`, `rejected` or `expired`, and
     `detail` what is known beyond that, in a line. `deliveries` is how often it was delivered, as far as the
     broker says; `size` is in bytes. `task` and `task_id` are empty where the message does not say.
     `traceback` is that of the last failure of its task, as far as a worker has seen one.
