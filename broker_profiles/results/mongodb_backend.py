@@ -96,6 +96,11 @@ class MongoBackend(SaysUnfinished, BoundedWait, mongodb.MongoBackend):  # type: 
         """The groups that were saved."""
         return Expiring(self.database[self.groupmeta_collection], self.expires or 0)
 
+    def close(self) -> None:
+        """Close the connection for good, which Celery never does."""
+        if self._connection is not None:
+            self._connection.close()
+
     def exception_safe_to_retry(self, exc: Exception) -> bool:
         """Return whether trying again may help; Celery's says never, and drops the result."""
         return isinstance(exc, ConnectionFailure)

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import dbm
 import os
-import pickle
 import re
-import shelve
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
-import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -30,7 +27,7 @@ SYSTEMS = ("rabbitmq", "redis", "postgresql", "mysql", "mongodb")
 #: What a copy of the repository leaves out: what git ignores, and git.
 NOT_COPIED = shutil.ignore_patterns(
     *(".git", ".venv", ".env", "secrets", "build", "*.egg-info", "__pycache__", ".*_cache"),
-    *(".hypothesis", "*.sqlite3*", "celerybeat-schedule*"),
+    *(".hypothesis", "*.sqlite3*"),
 )
 
 #: Variables of whoever runs the tests that a newcomer does not have.
@@ -151,24 +148,25 @@ def _free_port() -> int:
 
 def worker_ready(reader: Session) -> bool:
     """Whether one worker more than before answers a ping."""
-    path = reader.environ.get("BROKER_PROFILE_EMBEDDED_PATH", "broker-profiles.sqlite3")
-    with client({**reader.environ, "BROKER_PROFILE_EMBEDDED_PATH": str(reader.folder / path)}) as app:
+    with client({**reader.environ, "BROKER_PROFILE_EMBEDDED_PATH": str(embedded_file(reader))}) as app:
         if len(app.control.ping(timeout=1)) <= reader.workers:
             return False
     reader.workers += 1
     return True
 
 
+def embedded_file(reader: Session) -> Path:
+    """Return the file of the embedded profile that a reader's processes use."""
+    return reader.folder / reader.environ.get("BROKER_PROFILE_EMBEDDED_PATH", "broker-profiles.sqlite3")
+
+
 def beat_ready(reader: Session) -> bool:
     """Whether beat has written down its schedule: the first tick of that is half a minute away."""
-    with tempfile.TemporaryDirectory() as folder:  # a copy, for some kinds of file can be open once
-        for path in reader.folder.glob("celerybeat-schedule*"):
-            shutil.copy(path, folder)
-        # It may have been copied while beat was writing it.
-        unfinished = (*dbm.error, EOFError, pickle.UnpicklingError)
-        with contextlib.suppress(*unfinished), shelve.open(f"{folder}/celerybeat-schedule", "r") as schedule:
-            return "heartbeat" in schedule.get("entries", {})
-    return False
+    try:
+        with contextlib.closing(sqlite3.connect(f"file:{embedded_file(reader)}?mode=ro", uri=True)) as file:
+            return bool(file.execute("SELECT 1 FROM marks WHERE name LIKE '%/heartbeat'").fetchone())
+    except sqlite3.OperationalError:  # the file is not there yet, or has no tables
+        return False
 
 
 def flower_ready(reader: Session) -> bool:

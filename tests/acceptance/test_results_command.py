@@ -15,11 +15,8 @@ from tests.acceptance.test_profiles import environment
 from tests.conftest import ServerOf
 from tests.unit.test_cli import assert_one_line, data, run, run_apart
 
-pytestmark = [
-    # Celery's Redis backend says `setex`, and its MongoDB backend closes no client.
-    pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:.*MongoClient:pytest.PytestUnraisableExceptionWarning"),
-]
+# Celery's Redis backend says `setex`.
+pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning")
 
 PROFILES = ["embedded", "redis", "postgresql", "mysql", "mongodb"]
 

@@ -102,7 +102,9 @@ def test_rabbitmq_takes_back_what_is_not_acknowledged_in_time(way: str, have: Ha
     server = have(way, "rabbitmq")
     patient = server.acknowledge_within(2.0)
     assert patient is not None
-    with Connection(server.url) as connection, connection.channel() as channel:
+    # By py-amqp: for `amqp` kombu takes the package librabbitmq where it is installed, which cannot do this.
+    url = server.url.replace("amqp", "pyamqp", 1)
+    with Connection(url) as connection, connection.channel() as channel:
         channel.queue_declare("impatient", durable=True, auto_delete=False)
         channel.basic_publish(channel.prepare_message(b"x"), "", "impatient")
         channel.basic_consume("impatient", callback=lambda message: None)

@@ -50,6 +50,8 @@ def result_store() -> Iterator[tuple[Subject, Any]]:
         ) from error
     finally:
         if app is not about.app:
+            if hasattr(app.backend, "close"):
+                app.backend.close()
             app.close()
 
 
