@@ -15,10 +15,11 @@ from celery import Celery
 from kombu.transport import TRANSPORT_ALIASES
 
 from broker_profiles.errors import BrokerProfilesError, ConfigurationError, ConflictingSetting, debugging
+from broker_profiles.options import PROFILE_VARIABLE
 from broker_profiles.profile import Mode, Profile, Setting
 from broker_profiles.registry import require_drivers, resolve
 from broker_profiles.runtime import one_line, signing
-from broker_profiles.settings import PROFILE_VARIABLE, Environment
+from broker_profiles.settings import Environment
 from broker_profiles.spelling import refuse_misspelt
 
 App = TypeVar("App", bound=Celery)

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from broker_profiles.brokers.common import late_acknowledgement, settings_for_everyone
+from broker_profiles.options import OPTIONS
 from broker_profiles.profile import Guarantees, Mode, Setting
-from broker_profiles.settings import OPTIONS, Environment
+from broker_profiles.settings import Environment
 
 #: How long a consumer that has stopped renewing keeps its messages.
 LEASE_VARIABLE = OPTIONS["lease_seconds"].variable

@@ -6,7 +6,8 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from broker_profiles.settings import ADDRESS_VARIABLES, PROFILE_VARIABLE
+from broker_profiles.options import PROFILE_VARIABLE
+from broker_profiles.settings import ADDRESS_VARIABLES
 
 #: The prefix of every queue and exchange of a run, so that it disturbs nothing else on a server.
 PREFIX_VARIABLE = "COMPARISON_PREFIX"

@@ -25,8 +25,9 @@ from broker_profiles.demo.environment import import_path, repository, require_wo
 from broker_profiles.demo.stored import Stored, stored_result
 from broker_profiles.demo.workers import Workers, interruptible
 from broker_profiles.errors import BrokerProfilesError, ConfigurationError, UnsupportedCombination
+from broker_profiles.options import OPTIONS
 from broker_profiles.profile import Profile
-from broker_profiles.settings import OPTIONS, Environment
+from broker_profiles.settings import Environment
 
 #: A queue of its own: the demo takes nobody's tasks from a broker in use, and nobody takes its. With the
 #: mode behind it, for RabbitMQ refuses to have one queue in two kinds. It is also made the default queue,

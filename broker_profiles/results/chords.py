@@ -10,8 +10,9 @@ from typing import Any
 from celery.exceptions import ChordError, MaxRetriesExceededError
 from celery.result import result_from_tuple
 
+from broker_profiles.options import OPTIONS
 from broker_profiles.profile import Setting
-from broker_profiles.settings import OPTIONS, Environment
+from broker_profiles.settings import Environment
 
 #: Seconds between two looks at the parts of a chord: Celery's default, named for it counts here.
 _LOOK = 1.0

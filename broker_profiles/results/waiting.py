@@ -8,7 +8,7 @@ from typing import Any
 
 from celery.exceptions import TimeoutError as CeleryTimeoutError
 
-from broker_profiles.settings import OPTIONS
+from broker_profiles.options import OPTIONS
 
 #: The name in Celery's setting `result_backend_transport_options`.
 WAIT = "wait_seconds"

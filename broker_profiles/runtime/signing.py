@@ -12,7 +12,8 @@ from celery.exceptions import SecurityError
 from kombu.serialization import enable_insecure_serializers
 
 from broker_profiles.errors import ConfigurationError
-from broker_profiles.settings import OPTIONS, Environment
+from broker_profiles.options import OPTIONS
+from broker_profiles.settings import Environment
 
 _KEY, _CERTIFICATE, _TRUSTED = _ALL = ("signing_key_path", "signing_certificate_path", "signing_trusted_path")
 

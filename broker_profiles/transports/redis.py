@@ -21,17 +21,13 @@ from typing import Any, Self
 from broker_profiles.errors import StoreError
 from broker_profiles.profile import version_number
 from broker_profiles.transports import leased
+from broker_profiles.transports.redis_records import RedisRecords, fields, milliseconds
 from broker_profiles.transports.redis_scripts import Argument, Link
 from broker_profiles.transports.store import (
-    PAGE,
-    SHOWN,
-    DeadLetter,
     Delivery,
     Outgoing,
     Receipt,
     Sizes,
-    Step,
-    Store,
 )
 
 #: What keys begin with where no `key_prefix` is given.
@@ -52,7 +48,7 @@ _BLOCK = 2.0
 _OLDEST = (6, 2)
 
 
-class RedisStore(Store):
+class RedisStore(RedisRecords):
     """A `Store` under one prefix; see the interface for what each method promises."""
 
     system = "redis"
@@ -101,7 +97,7 @@ class RedisStore(Store):
     def publish(self, messages: Sequence[Outgoing]) -> None:
         """Store the messages, in one round trip."""
         if messages:
-            self._link.script("publish", _fields(messages))
+            self._link.script("publish", fields(messages))
 
     def reserve(
         self,
@@ -191,7 +187,7 @@ class RedisStore(Store):
 
     def declare(self, queue: str, *, expires: float | None, message_ttl: float | None) -> None:
         """Make the queue known if it is not; what it was declared with first stays."""
-        self._link.script("declare", [queue, _milliseconds(expires), _milliseconds(message_ttl)])
+        self._link.script("declare", [queue, milliseconds(expires), milliseconds(message_ttl)])
 
     def exists(self, queue: str) -> bool:
         """Return whether the queue is known."""
@@ -223,83 +219,6 @@ class RedisStore(Store):
         """Remove what nobody holds."""
         return int(self._link.script("purge", [queue]))
 
-    # -- marks ------------------------------------------------------------------------------------
-
-    def marks(self, names: Sequence[str]) -> dict[str, str]:
-        """Read the marks."""
-        if not names:
-            return {}
-        values: list[bytes | None] = self._link.command("HMGET", f"{self._prefix}marks", *names)
-        return {name: value.decode() for name, value in zip(names, values, strict=True) if value is not None}
-
-    def advance(self, step: Step, messages: Sequence[Outgoing] = ()) -> bool:
-        """Compare, change and store, in one script."""
-        arguments = [step.name, step.seen or "", step.value, *_fields(messages)]
-        return bool(self._link.script("advance", arguments))
-
-    def keep_marks(self, names: Sequence[str], seconds: float) -> None:
-        """Note the time, and remove what has an older one."""
-        self._link.script("keep_marks", [_milliseconds(seconds), *names])
-
-    # -- dead letters -----------------------------------------------------------------------------
-
-    def dead_letters(
-        self, queue: str | None = None, limit: int = PAGE, after: DeadLetter | None = None
-    ) -> list[DeadLetter]:
-        """Return the oldest dead letters."""
-        where = [limit, after.id if after else 0, *([] if queue is None else [queue])]
-        return self._dead_letters("dead_letters", where)
-
-    def find_dead_letters(self, ids: Sequence[int | str]) -> list[DeadLetter]:
-        """Look dead letters up."""
-        found = self._dead_letters("find_dead_letters", ids) if ids else []
-        return sorted(found, key=lambda letter: letter.id)
-
-    def _dead_letters(self, script: str, arguments: Sequence[Argument]) -> list[DeadLetter]:
-        return [
-            DeadLetter(
-                int(id_),
-                name.decode(),
-                body,
-                priority,
-                reason.decode(),
-                detail.decode(),
-                count,
-                at / 1000,
-                size,
-            )
-            for id_, name, body, priority, reason, detail, count, at, size in self._link.script(
-                script, [SHOWN, *arguments]
-            )
-        ]
-
-    def replay(self, ids: Sequence[int | str]) -> int:
-        """Make messages of the dead letters."""
-        return int(self._link.script("replay", ids)) if ids else 0
-
-    def expire_dead_letters(self, queues: Sequence[str], seconds: float, kept: int) -> None:
-        """Remove them, a page at a time."""
-        while self._link.script("expire_dead_letters", [_milliseconds(seconds), kept, PAGE, *queues]):
-            pass
-
-    def discard(self, ids: Sequence[int | str]) -> int:
-        """Remove dead letters."""
-        return int(self._link.script("discard", ids)) if ids else 0
-
-
-def _fields(messages: Iterable[Outgoing]) -> list[Argument]:
-    """Return messages as `publish` in `lua/store.lua` reads them."""
-    arguments: list[Argument] = []
-    for message in messages:
-        arguments += (
-            message.queue,
-            message.priority,
-            max(0, round(message.delay * 1000)),
-            0 if message.expires is None else max(1, round(message.expires * 1000)),
-            message.body,
-        )
-    return arguments
-
 
 def _runs(receipts: Iterable[Receipt]) -> list[Argument]:
     """Return receipts as `settle` in `lua/held.lua` reads them: by consumer, ranks first, then nonces."""
@@ -314,10 +233,6 @@ def _runs(receipts: Iterable[Receipt]) -> list[Argument]:
             arguments += (receipt.message for receipt in run)
             arguments += (str(receipt.token)[:_NONCE] for receipt in run)
     return arguments
-
-
-def _milliseconds(seconds: float | None) -> int:
-    return 0 if seconds is None else max(1, int(seconds * 1000))
 
 
 class Transport(leased.Transport):

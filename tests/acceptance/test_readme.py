@@ -18,9 +18,10 @@ from broker_profiles import load
 from broker_profiles.cli import cli
 from broker_profiles.comparison.servers import description
 from broker_profiles.errors import UnsupportedCombination
+from broker_profiles.options import OPTIONS, Option
 from broker_profiles.profile import CONTRACT, RESULT_GUARANTEES
 from broker_profiles.registry import BROKERS, RESULT_STORES, find_broker
-from broker_profiles.settings import OPTIONS, Environment, Option, address_variable
+from broker_profiles.settings import Environment, address_variable
 from tests.acceptance.readme_rules import LANGUAGES, run_sh
 from tests.acceptance.readme_session import READY, http_status, session
 from tests.acceptance.readme_text import README, SECTIONS, Block, blocks, table

@@ -13,7 +13,7 @@ PACKAGE = ROOT / "broker_profiles"
 
 #: Each layer may import from its own and the ones before it.
 LAYERS: list[set[str]] = [
-    {"errors", "profile", "settings", "spelling", "tls"},
+    {"errors", "options", "profile", "settings", "spelling", "tls"},
     {"brokers", "results", "transports"},
     {"registry"},
     {"configuration", "runtime", "doctor", "migration"},

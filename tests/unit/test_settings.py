@@ -21,7 +21,8 @@ from broker_profiles.errors import (
     UnreadableSecret,
     redact,
 )
-from broker_profiles.settings import OPTIONS, Environment
+from broker_profiles.options import OPTIONS
+from broker_profiles.settings import Environment
 
 SECRET = "s3cr3t-w0rd"
 
