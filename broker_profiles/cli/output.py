@@ -41,8 +41,8 @@ def console(*, stderr: bool = False) -> Console:
 
 
 def print_json(value: object) -> None:
-    """Print a value as JSON."""
-    click.echo(json.dumps(value, indent=2))
+    """Print a value as JSON; what that cannot hold, such as a date in a result, as a text."""
+    click.echo(json.dumps(value, indent=2, default=str))
 
 
 def print_line(text: str) -> None:

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -304,8 +304,12 @@ class Run:
             logger.warning("%s could not be tried again: %s", column.name, redact(_where(error)))
         second = {found.case.id: found for found in self.attempts[before:]}
         for first in late:
-            if first.case.id in second:
+            if again := second.get(first.case.id):
                 self.attempts.remove(first)
+                # What was seen is not hidden by what is seen later.
+                self.attempts[self.attempts.index(again)] = replace(
+                    again, facts={**again.facts, "seen with others beside it": first.detail}
+                )
 
 
 @contextmanager

@@ -19,6 +19,10 @@ LOOKED_AT = 10_000
 _FIRST_LOOK, _LAST_LOOK = 0.02, 0.5
 
 
+#: The state of what lies where results do and cannot be decoded.
+UNDECODED = "CANNOT DECODE"
+
+
 class UnknownPage(ConfigurationError):
     """No page of results begins after {after!r}: give what `results list` has printed."""
 
@@ -94,6 +98,15 @@ def numbers(after: str) -> list[int]:
         return [int(part) for part in (after or "0").split(":")]
     except ValueError:
         raise UnknownPage(after=after) from None
+
+
+def decoded(backend: Any, key: str, value: bytes) -> Mapping[str, Any]:
+    """Return what Celery stored; one thing that cannot be decoded does not hide all the others."""
+    try:
+        found = backend.decode(value)
+    except Exception:  # in a serializer of before, or not Celery's at all: of any kind
+        found = None
+    return found if isinstance(found, Mapping) else {"task_id": key, "status": UNDECODED}
 
 
 def from_meta(meta: Mapping[str, Any], *, key: str, value: str, ttl: float | None) -> Kept:

@@ -8,10 +8,11 @@ whoever reads leaves out what has expired.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any
 
+from celery import states
 from celery.backends import mongodb
 from celery.result import GroupResult
 from pymongo.collection import Collection
@@ -29,9 +30,11 @@ Document = dict[str, Any]
 _UNTIL = "expires_at"
 
 # As numbers: not every server of this protocol compares dates in an expression.
-_TIMES = [{"$toLong": f"${_UNTIL}"}, {"$toLong": "$$NOW"}]
-_LIVING = {"$or": [{_UNTIL: None}, {"$expr": {"$gt": _TIMES}}]}
-_EXPIRED = {_UNTIL: {"$ne": None}, "$expr": {"$lte": _TIMES}}
+_STILL_KEPT = {"$gt": [{"$toLong": f"${_UNTIL}"}, {"$toLong": "$$NOW"}]}
+_LIVING = {"$or": [{_UNTIL: None}, {"$expr": _STILL_KEPT}]}
+
+#: How much longer a document is kept that does not say until when, in days: others' clocks wrote its time.
+_MARGIN = 1
 
 
 class Expiring:
@@ -39,6 +42,7 @@ class Expiring:
 
     def __init__(self, collection: Collection[Document], seconds: float) -> None:
         self._collection = collection
+        self._seconds = seconds
         self._kept = {_UNTIL: {"$add": ["$$NOW", round(1000 * seconds)]}} if seconds else {}
         collection.create_index(_UNTIL, expireAfterSeconds=0)
 
@@ -50,14 +54,18 @@ class Expiring:
         return self._collection.find_one({**query, **_LIVING})
 
     def replace_one(self, query: Document, document: Document, *, upsert: bool) -> None:
-        """Replace a document that fits the query, or one of its id that has expired."""
-        conditions = {name: value for name, value in query.items() if name != "_id"}
-        wanted: Document = {"_id": query["_id"]}
-        if conditions:
-            wanted["$or"] = [conditions, _EXPIRED]
-        # A pipeline, for there alone is the server's time.
-        whole = {"$mergeObjects": [{"$literal": document}, self._kept]}
-        self._collection.update_one(wanted, [{"$replaceWith": whole}], upsert=upsert)
+        """Replace a document; one that is kept and that Celery's query leaves out stays as it is.
+
+        That is a result of success, which no other state of the task replaces.
+        """
+        # A pipeline, for there alone is the server's time; and MongoDB takes no `$expr` in what an upsert
+        # looks for.
+        new: Document = {"$mergeObjects": [{"$literal": document}, self._kept]}
+        if query.get("status"):
+            forever = {"$eq": [{"$ifNull": [f"${_UNTIL}", None]}, None]}
+            is_kept = {"$and": [{"$eq": ["$status", states.SUCCESS]}, {"$or": [forever, _STILL_KEPT]}]}
+            new = {"$cond": [is_kept, "$$ROOT", new]}
+        self._collection.update_one({"_id": query["_id"]}, [{"$replaceWith": new}], upsert=upsert)
 
     def now(self) -> datetime:
         """Return the server's time, in UTC."""
@@ -70,10 +78,15 @@ class Expiring:
 
     def remove_expired(self) -> int:
         """Remove some of the documents that have expired; return how many."""
-        old = {_UNTIL: {"$lte": self.now()}}
+        now = self.now()
+        old: Document = {_UNTIL: {"$lte": now}}
+        if self._seconds:
+            # Of a worker that stores as Celery does, or from before.
+            done = now - timedelta(seconds=self._seconds, days=_MARGIN)
+            old = {"$or": [old, {_UNTIL: None, "date_done": {"$lt": done}}]}
         ids = [found["_id"] for found in self._collection.find(old, {"_id": 1}).limit(BATCH)]
         if ids:
-            self._collection.delete_many({"_id": {"$in": ids}, **old})
+            self._collection.delete_many({"$and": [{"_id": {"$in": ids}}, old]})
         return len(ids)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from celery.backends import redis
 
-from broker_profiles.results.kept import Kept, Page, Wanted, from_meta, numbers, page_of, text
+from broker_profiles.results.kept import Kept, Page, Wanted, decoded, from_meta, numbers, page_of, text
 from broker_profiles.results.waiting import BoundedWait
 
 #: Keys that one step of a scan goes over.
@@ -76,7 +76,10 @@ class RedisBackend(BoundedWait, redis.RedisBackend):  # type: ignore[misc]
             values, *times = pipe.execute()
         return [
             from_meta(
-                self.decode(value), key=text(key), value=text(value), ttl=left / 1000 if left >= 0 else None
+                decoded(self, text(key), value),
+                key=text(key),
+                value=text(value),
+                ttl=left / 1000 if left >= 0 else None,
             )
             if value is not None
             else None

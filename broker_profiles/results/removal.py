@@ -26,14 +26,19 @@ class Removal:
     def __init__(self, expires: float | None) -> None:
         """Take the seconds that results are kept: nothing, or 0, is for ever."""
         self._every = min(_EVERY, max(_GO_ON, expires / 10)) if expires else None
-        # Not all processes at the same time, and short-lived ones too.
-        self._due = time.monotonic() + random.uniform(0, self._every or 0)
+        self._due: float | None = None
 
     def after_storing(self, remove: Callable[[], int]) -> None:
         """Call a function that removes up to `BATCH` results, and returns how many, if it is time to."""
-        if self._every is None or time.monotonic() < self._due:
+        if self._every is None:
             return
-        self._due = time.monotonic() + self._every
+        now = time.monotonic()
+        if self._due is None:
+            # Not all processes at the same time, those of a pool neither: so not before they are forked.
+            self._due = now + random.uniform(0, self._every)
+        if now < self._due:
+            return
+        self._due = now + self._every
         try:
             removed = remove()
         except Exception as error:  # of any driver; the next one tries again

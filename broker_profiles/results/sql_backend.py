@@ -6,7 +6,7 @@ reads leaves out what has expired; whoever stores results removes it, now and th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 from celery import states
 from celery.backends import database
 from celery.backends.database import session_cleanup
-from sqlalchemy import ColumnElement, DateTime, delete, event, or_, select
+from sqlalchemy import ColumnElement, DateTime, Delete, Update, delete, event, false, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import ORMExecuteState, Session, with_loader_criteria
@@ -52,10 +52,12 @@ class SQLBackend(SaysUnfinished, BoundedWait, database.DatabaseBackend):  # type
 
     supports_autoexpire = True
 
+    #: Seconds that a result is kept; 0 is for ever.
+    _kept = 0.0
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         kept: timedelta | None = self.expires
-        #: Seconds that a result is kept; 0 is for ever.
         self._kept = kept.total_seconds() if kept else 0.0
         self._removal = Removal(self._kept)
 
@@ -86,28 +88,30 @@ class SQLBackend(SaysUnfinished, BoundedWait, database.DatabaseBackend):  # type
 
     def _store_result(self, task_id: str, *args: Any, **kwargs: Any) -> None:
         store = partial(super()._store_result, task_id, *args, **kwargs)
-        in_the_way = self.task_cls.task_id == task_id
-        if self._kept:
-            in_the_way &= self.task_cls.date_done < Ago(self._kept)
-        self._insert(store, self.task_cls, in_the_way)
+        try:
+            store()
+        except IntegrityError:
+            # A row that is not seen has expired, or was stored just now by another run of the task.
+            expired = self.task_cls.date_done < Ago(self._kept) if self._kept else false()
+            self._execute(delete(self.task_cls).where(self.task_cls.task_id == task_id, expired))
+            store()
         self._removal.after_storing(self._remove_expired)
 
     def _save_group(self, group_id: str, result: Any) -> Any:
-        save = partial(super()._save_group, group_id, result)
-        self._insert(save, self.taskset_cls, self.taskset_cls.taskset_id == group_id)
+        table = self.taskset_cls
+        try:
+            super()._save_group(group_id, result)
+        except IntegrityError:  # it was saved before, and perhaps has expired
+            values = {"result": result, "date_done": Ago(0)}
+            self._execute(update(table).where(table.taskset_id == group_id).values(values))
         self._removal.after_storing(self._remove_expired)
         return result
 
-    def _insert(self, insert: Callable[[], Any], table: Any, in_the_way: ColumnElement[bool]) -> None:
-        """Insert a row; one of its id gives way that has expired, and is not seen, or is a saved group."""
-        try:
-            insert()
-        except IntegrityError:
-            session = super().ResultSession()
-            with session_cleanup(session):
-                session.execute(delete(table).where(in_the_way), execution_options=_UNSYNCHRONISED)
-                session.commit()
-            insert()
+    def _execute(self, statement: Delete | Update) -> None:
+        session = super().ResultSession()
+        with session_cleanup(session):
+            session.execute(statement, execution_options=_UNSYNCHRONISED)
+            session.commit()
 
     # -- removing ---------------------------------------------------------------------------------
 

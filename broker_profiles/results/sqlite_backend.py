@@ -18,7 +18,7 @@ from celery.exceptions import TimeoutError as NotReady
 from celery.utils.log import get_logger
 
 from broker_profiles.errors import StoreUnavailable
-from broker_profiles.results.kept import Kept, Page, Wanted, from_meta, page_of, text
+from broker_profiles.results.kept import Kept, Page, Wanted, decoded, from_meta, page_of, text
 from broker_profiles.results.waiting import BoundedWait
 from broker_profiles.settings import sqlite_file
 from broker_profiles.transports.sqlite_file import IN_MEMORY, SQLiteFile
@@ -159,9 +159,10 @@ class SQLiteBackend(BoundedWait, KeyValueStoreBackend):  # type: ignore[misc]
     def purge(self, *, everything: bool) -> int:
         """Remove what has expired, or all results and groups; return how many that were."""
         with self._file.transaction() as connection:
-            old = "" if everything else " WHERE expires <= :now"
-            connection.execute(f"DELETE FROM chord_parts{old}", {"now": _now()})
-            return int(connection.execute(f"DELETE FROM results{old}", {"now": _now()}).rowcount)
+            old, now = " WHERE expires <= :now", {"now": _now()}
+            # Those of a chord that is not done yet are no results, and it would wait for them for ever.
+            connection.execute(f"DELETE FROM chord_parts{old}", now)
+            return int(connection.execute(f"DELETE FROM results{'' if everything else old}", now).rowcount)
 
     def _entries(self, after: str) -> Iterator[tuple[str, Kept | None]]:
         first, last = self.task_keyprefix, f"{self.task_keyprefix}\U0010ffff"
@@ -177,7 +178,7 @@ class SQLiteBackend(BoundedWait, KeyValueStoreBackend):  # type: ignore[misc]
 
     def _as_kept(self, key: str, value: bytes, expires: int | None) -> Kept:
         ttl = (expires - _now()) / 1000 if expires else None
-        return from_meta(self.decode(value), key=key, value=text(value), ttl=ttl)
+        return from_meta(decoded(self, key, value), key=key, value=text(value), ttl=ttl)
 
     # -- chords -----------------------------------------------------------------------------------
 

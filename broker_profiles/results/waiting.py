@@ -33,7 +33,7 @@ class BoundedWait:
         wait = super().wait_for_pending  # type: ignore[misc]
         if timeout is not None:
             return wait(result, timeout=timeout, **options)
-        with self._default_wait(result.id) as seconds:
+        with self._default_wait(result.id, result) as seconds:
             return wait(result, timeout=seconds, **options)
 
     def iter_native(self, result: Any, timeout: float | None = None, **options: Any) -> Iterator[Any]:
@@ -46,11 +46,13 @@ class BoundedWait:
             yield from iterate(result, timeout=seconds, **options)
 
     @contextlib.contextmanager
-    def _default_wait(self, what: str) -> Iterator[float]:
+    def _default_wait(self, what: str, result: Any = None) -> Iterator[float]:
         seconds = self.app.conf.result_backend_transport_options.get(WAIT, _OPTION.default)
         try:
             yield seconds
         except CeleryTimeoutError as error:
+            if getattr(result, "_cache", None):
+                raise  # it is there: this is what the task itself has raised
             text = (
                 f"No result of the task {what} within {seconds:g} s, the longest that get() waits without a "
                 f"timeout ({_OPTION.variable}): it is not done, was lost, or its result has expired."
