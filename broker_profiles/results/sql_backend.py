@@ -14,6 +14,7 @@ from typing import Any
 from celery import states
 from celery.backends import database
 from celery.backends.database import session_cleanup
+from kombu.utils.encoding import ensure_bytes
 from sqlalchemy import ColumnElement, DateTime, Delete, Update, delete, event, false, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.compiler import compiles
@@ -102,7 +103,8 @@ class SQLBackend(SaysUnfinished, BoundedWait, database.DatabaseBackend):  # type
         try:
             super()._save_group(group_id, result)
         except IntegrityError:  # it was saved before, and perhaps has expired
-            values = {"result": result, "date_done": Ago(0)}
+            stored = ensure_bytes(self.encode(self.prepare_value(result)))
+            values = {"result": stored, "date_done": Ago(0)}
             self._execute(update(table).where(table.taskset_id == group_id).values(values))
         self._removal.after_storing(self._remove_expired)
         return result

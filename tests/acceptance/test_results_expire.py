@@ -113,6 +113,30 @@ def test_results_are_kept_for_ever_where_the_application_says_so(
         assert lies_there(app, id_)
 
 
+@pytest.mark.parametrize("kept", [0, 60])
+@pytest.mark.parametrize("profile", ["postgresql", "mysql"])
+def test_a_success_stays_though_another_run_of_the_task_stores_at_the_same_moment(
+    profile: str, kept: int, server: ServerOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (id_,) = names(tmp_path, "twice")
+    environ = environment(profile, server, tmp_path)
+    with client(environ) as one, client(environ) as other:
+        for app in (one, other):
+            app.conf.result_expires = kept
+        query = other.backend._query_task
+
+        def overtaken(session: Any, task_id: str, **options: Any) -> Any:
+            monkeypatch.undo()
+            found = query(session, task_id, **options)
+            session.rollback()
+            one.backend.store_result(id_, 5, "SUCCESS")
+            return found
+
+        monkeypatch.setattr(other.backend, "_query_task", overtaken)
+        other.backend.store_result(id_, None, "RETRY")
+        assert state(one, id_) == "SUCCESS"
+
+
 def test_dates_are_those_of_utc_wherever_the_server_is(server: ServerOf, tmp_path: Path) -> None:
     environ = environment("postgresql", server, tmp_path)
     url = environ["DATABASE_URL"]

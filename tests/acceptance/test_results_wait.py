@@ -18,6 +18,9 @@ from tests.acceptance.tasks import tasks_of
 from tests.acceptance.test_profiles import environment
 from tests.conftest import ServerOf
 
+# Celery's Redis backend says `setex`.
+pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning")
+
 PROFILES = ["embedded", "redis", "postgresql", "mysql", "mongodb", "rabbitmq+rpc"]
 
 #: Stores that do not count the parts of a chord.
@@ -41,6 +44,16 @@ def test_a_result_that_does_not_come_is_not_waited_for_without_end(app: Celery) 
         never.get()
     with pytest.raises(CeleryTimeoutError) as caught:
         never.get(timeout=0.1)
+    assert not isinstance(caught.value, NoResult)
+
+
+def test_a_timeout_that_the_task_itself_has_raised_is_given_as_it_is(app: Celery) -> None:
+    if not hasattr(app.backend, "key_of"):
+        pytest.skip("a result of rpc is a message to who sent the task")
+    id_ = str(uuid.uuid4())
+    app.backend.store_result(id_, CeleryTimeoutError("of the task"), "FAILURE")
+    with pytest.raises(CeleryTimeoutError, match="of the task") as caught:
+        app.AsyncResult(id_).get()
     assert not isinstance(caught.value, NoResult)
 
 

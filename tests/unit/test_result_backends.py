@@ -12,7 +12,8 @@ from celery.backends.redis import RedisBackend as CelerysRedisBackend
 from pymongo.errors import AutoReconnect, OperationFailure
 
 from broker_profiles import configure
-from broker_profiles.results.mongodb_backend import MongoBackend
+from broker_profiles.results.kept import decoded
+from broker_profiles.results.mongodb_backend import Expiring, MongoBackend
 from broker_profiles.results.redis_backend import RedisBackend
 from broker_profiles.results.sql_backend import SQLBackend
 
@@ -68,3 +69,36 @@ def test_a_sender_does_not_wait_for_a_database_that_keeps_the_results(
     monkeypatch.setattr("celery.backends.database.DatabaseBackend._create_tables", created.append)
     application("redis+postgresql").backend.on_task_call(None, "id")
     assert created == []
+
+
+class Collection:
+    """Notes what is asked of it, as MongoDB's driver is asked."""
+
+    def __init__(self) -> None:
+        self.upserts: list[tuple[Any, Any]] = []
+
+    def create_index(self, *_arguments: Any, **_options: Any) -> None:
+        pass
+
+    def update_one(self, query: Any, change: Any, *, upsert: bool) -> None:
+        assert upsert
+        self.upserts.append((query, change))
+
+
+@pytest.mark.parametrize("state", ["SUCCESS", "STARTED"])
+def test_what_an_upsert_looks_for_is_an_id_for_mongodb_takes_no_expression_there(state: str) -> None:
+    backend, collection = application("mongodb").backend, Collection()
+    backend.collection = Expiring(collection, 60)  # type: ignore[arg-type]
+    backend.store_result("one", 1, state)
+    ((query, (change,)),) = collection.upserts
+    assert query == {"_id": "one"}
+    is_kept, as_it_was, new = change["$replaceWith"]["$cond"]
+    assert "$status" in repr(is_kept)
+    assert as_it_was == "$$ROOT"
+    assert f"'status': '{state}'" in repr(new)
+
+
+@pytest.mark.parametrize("profile", ["embedded", "redis"])
+def test_an_entry_that_cannot_be_decoded_says_so(profile: str) -> None:
+    found = decoded(application(profile).backend, "key", b"\x80\x04N.")
+    assert found == {"task_id": "key", "status": "CANNOT DECODE"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import pytest
@@ -70,3 +71,18 @@ def test_all_is_removed_step_by_step() -> None:
     left = [3, BATCH, BATCH]
     assert remove_all(left.pop) == 2 * BATCH + 3
     assert left == []
+
+
+def test_processes_of_a_pool_do_not_remove_at_the_same_time(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = Removal(86_400)  # and then they are forked
+    due = []
+    for drawn in (10.0, 50.0):
+        monkeypatch.setattr("random.uniform", lambda low, high, drawn=drawn: drawn)
+        child = copy.copy(made)
+        called: list[float] = []
+        for clock.now in range(60):
+            child.after_storing(lambda called=called: called.append(clock.now) or 1)  # type: ignore[misc]
+        due.append(called[0])
+    assert due == [10, 50]
