@@ -32,6 +32,11 @@ def signed(stage: Stage) -> None:
     """Send tasks with a signature that is trusted, with one that is not, and without; commands likewise."""
     if stage.profile.mode is Mode.STOCK:
         stage.not_applicable("Celery signs messages where the application's own code says so")
+    # What ends a worker that takes any message has to be harmless to one that takes signed ones.
+    plain, plainly = stage.workers.start(), stage.another_client()
+    plainly.call(publish_shutdown)
+    stage.wait(lambda: not plain.alive, _RUNS, "a worker that verifies nothing obeys")
+
     trusted = stage.folder / "trusted"
     ours, theirs = (Signer(stage.folder, name) for name in ("ours", "theirs"))
     ours.trusted_in(trusted)
@@ -40,8 +45,8 @@ def signed(stage: Stage) -> None:
     stage.wait_for(stage.client.sent("note", 3), _RUNS)
 
     unsigned = str(uuid.uuid4())
-    stage.client.call(publish, [{"id": unsigned}])
-    stage.client.call(publish_shutdown)
+    plainly.call(publish, [{"id": unsigned}])
+    plainly.call(publish_shutdown)
     stranger = stage.another_client(theirs.variables(trusted))
     (signed_by_a_stranger,) = stranger.sent("note", 1)
     stage.wait_for(stage.client.sent("note", 3), _RUNS)
