@@ -144,9 +144,10 @@ class Connection(rabbitmq.Connection):
             raise OSError("Server unexpectedly closed connection")
         try:
             return self._reader.feed(memoryview(self._room)[:size])
-        except ValueError as error:
+        except (ValueError, OverflowError, MemoryError) as error:
             transport.connected = False
-            raise UnexpectedFrame(f"RabbitMQ does not speak AMQP: {error}") from None
+            problem = str(error) or type(error).__name__
+            raise UnexpectedFrame(f"what RabbitMQ sends cannot be read: {problem}") from None
 
     def _deal_with(self, item: tuple[Any, ...]) -> bool:
         if len(item) == _OF_A_FRAME:

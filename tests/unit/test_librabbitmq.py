@@ -202,6 +202,21 @@ def test_what_was_read_before_the_connection_was_given_up_is_not_delivered(
 
 def test_what_is_not_amqp_is_an_error_of_the_connection(connection: Any, rabbitmq: socket.socket) -> None:
     rabbitmq.sendall(b"HTTP/1.1 400 Bad Request\r\n")
-    with pytest.raises(UnexpectedFrame, match="does not speak AMQP"):
+    with pytest.raises(UnexpectedFrame, match="cannot be read: a frame of"):
+        connection.drain_events(timeout=5)
+    assert not connection._transport.connected
+
+
+@pytest.mark.parametrize("error", [OverflowError, MemoryError])
+def test_what_cannot_be_taken_is_an_error_of_the_connection(
+    connection: Any, rabbitmq: socket.socket, error: type[Exception]
+) -> None:
+    class Full:
+        def feed(self, data: memoryview) -> list[Any]:
+            raise error("too much")
+
+    rabbitmq.sendall(b"".join(delivery({})))
+    connection._reader = Full()
+    with pytest.raises(UnexpectedFrame, match="cannot be read: too much"):
         connection.drain_events(timeout=5)
     assert not connection._transport.connected

@@ -197,6 +197,17 @@ def test_what_is_not_amqp_is_an_error(sent: bytes, says: str) -> None:
         reader().feed(sent)
 
 
+@pytest.mark.parametrize("size", [2**31, 2**62, 2**63 - 1, 2**64 - 1])
+def test_no_message_is_that_large_and_what_follows_is_not_read(size: int) -> None:
+    header = struct.pack(">HHQH", spec.Basic.CLASS_ID, 0, size, 0)
+    reading = reader()
+    with pytest.raises(ValueError, match="no message is that large"):
+        reading.feed(delivery({})[0] + frame(HEADER, 1, header))
+    for sent in (frame(BODY, 1, b"x" * 1000), frame(HEARTBEAT, 0, b""), b""):
+        with pytest.raises(ValueError, match="what came before could not be read"):
+            reading.feed(sent)
+
+
 def test_tables_that_are_nested_without_end_are_left_to_py_amqp() -> None:
     table = b""
     for _ in range(5000):
