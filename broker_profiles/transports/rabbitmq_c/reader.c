@@ -17,6 +17,10 @@
 /* No message is: RabbitMQ takes up to 512 MiB, and took up to 2 GiB before version 3.8. */
 #define LARGEST_MESSAGE (((uint64_t)1 << 31) - 1)
 
+/* The most properties that rabbitmq-c is given: it follows tables within tables to their end, which takes up to 32
+ * times their size of the stack of a thread that may have one MiB. DEEPEST is for what it has decoded. */
+#define MOST_PROPERTIES ((size_t)16384)
+
 /* The most that is kept for a frame that has not come as a whole yet, once it has come. */
 #define KEPT ((size_t)1 << 20)
 
@@ -69,6 +73,8 @@ static PyObject *decode_properties(Reader *self, const unsigned char *payload, s
     amqp_bytes_t encoded = {size - CONTENT_HEADER, (void *)(payload + CONTENT_HEADER)};
     void *decoded = NULL;
     PyObject *found = NULL;
+    if (encoded.len > MOST_PROPERTIES)
+        return NULL;
     if (self->c.decode_properties(CLASS_BASIC, &self->pool, encoded, &decoded) >= 0)
         found = left_to_py_amqp(from_properties(self->moment, decoded));
     self->c.recycle_pool(&self->pool);
