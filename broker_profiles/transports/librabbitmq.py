@@ -9,6 +9,7 @@ at once as there is and not three times for each frame; and messages are taken a
 from __future__ import annotations
 
 import errno
+import functools
 import importlib.util
 import socket
 import threading
@@ -144,9 +145,10 @@ class Connection(rabbitmq.Connection):
             raise OSError("Server unexpectedly closed connection")
         try:
             return self._reader.feed(memoryview(self._room)[:size])
-        except ValueError as error:
+        except (ValueError, OverflowError, MemoryError) as error:
             transport.connected = False
-            raise UnexpectedFrame(f"RabbitMQ does not speak AMQP: {error}") from None
+            problem = str(error) or type(error).__name__
+            raise UnexpectedFrame(f"what RabbitMQ sends cannot be read: {problem}") from None
 
     def _deal_with(self, item: tuple[Any, ...]) -> bool:
         if len(item) == _OF_A_FRAME:
@@ -166,14 +168,39 @@ class Connection(rabbitmq.Connection):
                 self._delivering -= 1
         return True
 
+    def deal_with_ready_on_tick(self, loop: Any, read: Callable[[], None]) -> None:
+        """Have an event loop call `read` for what has been read already, which it cannot see on the socket.
 
-class Transport(rabbitmq.Transport):
+        Who waits for an answer, as to a new prefetch, reads what has come behind it, too.
+        """
+
+        def tick() -> None:
+            if not self.connected:
+                # The loop finds that out where it reads; to raise here would end what was connected since.
+                loop.on_tick.discard(tick)
+            elif self._ready:
+                read()
+
+        loop.on_tick.add(tick)
+
+
+class _OnTick:
+    """What a transport needs to deal with what its connection has read already."""
+
+    def register_with_event_loop(self, connection: Any, loop: Any) -> None:
+        """Read whenever something comes, and whenever something has been read: errors are those of a read."""
+        super().register_with_event_loop(connection, loop)  # type: ignore[misc]
+        read = functools.partial(self.on_readable, connection, loop)  # type: ignore[attr-defined]
+        connection.deal_with_ready_on_tick(loop, read)
+
+
+class Transport(_OnTick, rabbitmq.Transport):
     """Celery's messages over AMQP, in C."""
 
     Connection = Connection
 
 
-class SSLTransport(rabbitmq.SSLTransport):
+class SSLTransport(_OnTick, rabbitmq.SSLTransport):
     """Celery's messages over AMQP and TLS, in C."""
 
     Connection = Connection

@@ -12,6 +12,7 @@ import pytest
 from amqp.basic_message import Message
 from amqp.exceptions import RecoverableConnectionError, UnexpectedFrame
 from amqp.transport import TCPTransport
+from kombu.asynchronous import Hub
 
 pytest.importorskip(
     "broker_profiles.transports._rabbitmq_c", reason="it is built where there is a C compiler"
@@ -39,6 +40,9 @@ class Channel:
         self.meanwhile()
         if self.raises is not None:
             raise self.raises
+
+    def collect(self) -> None:
+        """Do nothing: the connection has been closed."""
 
 
 class Frames:
@@ -202,6 +206,65 @@ def test_what_was_read_before_the_connection_was_given_up_is_not_delivered(
 
 def test_what_is_not_amqp_is_an_error_of_the_connection(connection: Any, rabbitmq: socket.socket) -> None:
     rabbitmq.sendall(b"HTTP/1.1 400 Bad Request\r\n")
-    with pytest.raises(UnexpectedFrame, match="does not speak AMQP"):
+    with pytest.raises(UnexpectedFrame, match="cannot be read: a frame of"):
         connection.drain_events(timeout=5)
     assert not connection._transport.connected
+
+
+@pytest.mark.parametrize("error", [OverflowError, MemoryError])
+def test_what_cannot_be_taken_is_an_error_of_the_connection(
+    connection: Any, rabbitmq: socket.socket, error: type[Exception]
+) -> None:
+    class Full:
+        def feed(self, data: memoryview) -> list[Any]:
+            raise error("too much")
+
+    rabbitmq.sendall(b"".join(delivery({})))
+    connection._reader = Full()
+    with pytest.raises(UnexpectedFrame, match="cannot be read: too much"):
+        connection.drain_events(timeout=5)
+    assert not connection._transport.connected
+
+
+@pytest.fixture
+def loop(connection: Any, rabbitmq: socket.socket) -> Iterator[Hub]:
+    """An event loop that reads the connection, on which an answer and four messages were read at once."""
+    hub = Hub()
+    librabbitmq.Transport(None).register_with_event_loop(connection, hub)
+    messages = b"".join(b"".join(delivery({}, b"", tag=tag)) for tag in range(1, 5))
+    rabbitmq.sendall(frame(1, 1, b"an answer") + messages)
+    connection.drain_events(timeout=5)
+    assert connection.on_inbound_frame.types == [1]
+    yield hub
+    hub.close()
+
+
+def test_what_was_read_with_an_answer_is_delivered_on_the_next_tick(loop: Hub, channel: Channel) -> None:
+    assert channel.received == []
+    loop.run_once()
+    assert [tag for tag, _ in channel.received] == [1, 2, 3, 4]
+
+
+def test_what_a_consumer_raises_on_a_tick_ends_the_loop_as_where_it_reads(
+    loop: Hub, channel: Channel
+) -> None:
+    channel.raises = TimeoutError("swallowed by kombu where it reads")
+    loop.run_once()
+    channel.raises = RecoverableConnectionError("raised")
+    with pytest.raises(RecoverableConnectionError, match="raised"):
+        loop.run_once()
+    assert [tag for tag, _ in channel.received] == [1, 2]
+
+
+@pytest.mark.parametrize("end", ["closed", "lost"])
+def test_a_connection_that_has_ended_does_not_stay_in_the_loop(
+    connection: Any, loop: Hub, channel: Channel, end: str
+) -> None:
+    assert len(loop.on_tick) == 1
+    loop.remove_reader(connection.sock)
+    if end == "closed":
+        connection.collect()
+    else:
+        connection._transport.connected = False
+    loop.run_once()
+    assert (loop.on_tick, channel.received) == (set(), [])

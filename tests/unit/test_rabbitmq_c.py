@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import importlib.util
 import struct
+import subprocess
+import sys
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -197,6 +199,17 @@ def test_what_is_not_amqp_is_an_error(sent: bytes, says: str) -> None:
         reader().feed(sent)
 
 
+@pytest.mark.parametrize("size", [2**31, 2**62, 2**63 - 1, 2**64 - 1])
+def test_no_message_is_that_large_and_what_follows_is_not_read(size: int) -> None:
+    header = struct.pack(">HHQH", spec.Basic.CLASS_ID, 0, size, 0)
+    reading = reader()
+    with pytest.raises(ValueError, match="no message is that large"):
+        reading.feed(delivery({})[0] + frame(HEADER, 1, header))
+    for sent in (frame(BODY, 1, b"x" * 1000), frame(HEARTBEAT, 0, b""), b""):
+        with pytest.raises(ValueError, match="what came before could not be read"):
+            reading.feed(sent)
+
+
 def test_tables_that_are_nested_without_end_are_left_to_py_amqp() -> None:
     table = b""
     for _ in range(5000):
@@ -204,6 +217,39 @@ def test_tables_that_are_nested_without_end_are_left_to_py_amqp() -> None:
     header = struct.pack(">HHQHI", spec.Basic.CLASS_ID, 0, 0, 0x2000, len(table)) + table
     frames = [delivery({})[0], frame(HEADER, 1, header)]
     assert reader().feed(b"".join(frames)) == taken_apart(frames)
+
+
+#: Reads a message whose headers are 21,800 tables within each other, on a small stack.
+_READ_DEEP = """
+import struct, threading
+from tests.unit import test_rabbitmq_c as c
+
+table = b""
+for _ in range(21_800):
+    table = b"\\0F" + struct.pack(">I", len(table)) + table
+header = struct.pack(">HHQHI", 60, 0, 0, 0x2000, len(table)) + table
+frames = [c.delivery({})[0], c.frame(c.HEADER, 1, header)]
+found = []
+threading.stack_size(512 * 1024)
+thread = threading.Thread(target=lambda: found.extend(c.reader().feed(b"".join(frames))))
+thread.start()
+thread.join()
+assert found == c.taken_apart(frames)
+"""
+
+
+def test_tables_within_tables_do_not_need_the_stack_of_a_process() -> None:
+    # In a process of its own, for it would end this one.
+    done = subprocess.run([sys.executable, "-c", _READ_DEEP], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_most_properties_that_c_decodes() -> None:
+    usual = len(Message(application_headers={"long": ""})._serialize_properties())
+    most = delivery({"application_headers": {"long": "x" * (16_384 - usual)}}, b"")
+    more = delivery({"application_headers": {"long": "x" * (16_385 - usual)}}, b"")
+    assert reader().feed(b"".join(most)) == by_py_amqp(taken_apart(most))
+    assert reader().feed(b"".join(more)) == taken_apart(more)
 
 
 def written_by_py_amqp(message: Message, arguments: bytes) -> bytes:

@@ -14,6 +14,13 @@
 /* No frame is so large: it would be something else than frames that is read. */
 #define LARGEST_FRAME ((uint32_t)1 << 28)
 
+/* No message is: RabbitMQ takes up to 512 MiB, and took up to 2 GiB before version 3.8. */
+#define LARGEST_MESSAGE (((uint64_t)1 << 31) - 1)
+
+/* The most properties that rabbitmq-c is given: it follows tables within tables to their end, which takes up to 32
+ * times their size of the stack of a thread that may have one MiB. DEEPEST is for what it has decoded. */
+#define MOST_PROPERTIES ((size_t)16384)
+
 /* The most that is kept for a frame that has not come as a whole yet, once it has come. */
 #define KEPT ((size_t)1 << 20)
 
@@ -37,6 +44,7 @@ typedef struct {
     unsigned char *rest;
     size_t rest_size, rest_room;
     delivery *deliveries;
+    int broken; /* something could not be taken: what follows would be taken for something else */
 } Reader;
 
 static uint32_t number(const unsigned char *at) {
@@ -65,6 +73,8 @@ static PyObject *decode_properties(Reader *self, const unsigned char *payload, s
     amqp_bytes_t encoded = {size - CONTENT_HEADER, (void *)(payload + CONTENT_HEADER)};
     void *decoded = NULL;
     PyObject *found = NULL;
+    if (encoded.len > MOST_PROPERTIES)
+        return NULL;
     if (self->c.decode_properties(CLASS_BASIC, &self->pool, encoded, &decoded) >= 0)
         found = left_to_py_amqp(from_properties(self->moment, decoded));
     self->c.recycle_pool(&self->pool);
@@ -130,8 +140,13 @@ static int on_deliver(Reader *self, uint16_t channel, const unsigned char *paylo
 }
 
 static int on_header(Reader *self, delivery *it, const unsigned char *payload, size_t size, PyObject *out) {
-    it->properties = decode_properties(self, payload, size);
-    if (!it->properties) {
+    uint64_t length = (uint64_t)number(payload + 4) << 32 | number(payload + 8);
+    if (length > LARGEST_MESSAGE) {
+        PyErr_SetString(PyExc_ValueError, "a message of more than 2 GiB; no message is that large");
+        return -1;
+    }
+    PyObject *properties = decode_properties(self, payload, size);
+    if (!properties) {
         if (PyErr_Occurred())
             return -1;
         int failed = append(out, Py_BuildValue("(iiO)", METHOD, (int)it->channel, it->method)) ||
@@ -139,15 +154,15 @@ static int on_header(Reader *self, delivery *it, const unsigned char *payload, s
         forget(self, it);
         return failed ? -1 : 0;
     }
-    it->size = (uint64_t)number(payload + 4) << 32 | number(payload + 8);
-    if (it->size > (uint64_t)PY_SSIZE_T_MAX) {
-        PyErr_NoMemory();
+    PyObject *body = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)length);
+    if (!body) {
+        Py_DECREF(properties);
         return -1;
     }
-    it->body = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)it->size);
-    if (!it->body)
-        return -1;
-    return it->size ? 0 : finish(self, it, out);
+    it->properties = properties;
+    it->body = body;
+    it->size = length;
+    return length ? 0 : finish(self, it, out);
 }
 
 static int on_body(Reader *self, delivery *it, const unsigned char *payload, size_t size, PyObject *out) {
@@ -244,14 +259,19 @@ static int take(Reader *self, const unsigned char *data, size_t size, PyObject *
 PyDoc_STRVAR(feed_doc, "feed(data) -> list\n\n"
     "Take what was read from the connection, and return what is complete now: (channel, (consumer tag, delivery\n"
     "tag, redelivered, exchange, routing key), properties, body) for a delivery, else (type, channel, payload) of\n"
-    "a frame. Raises ValueError where that is not AMQP; nothing that follows can be read then.");
+    "a frame. Raises ValueError where that is not AMQP, or MemoryError; from then on it raises ValueError.");
 
 static PyObject *Reader_feed(Reader *self, PyObject *data) {
     Py_buffer view;
+    if (self->broken) {
+        PyErr_SetString(PyExc_ValueError, "what came before could not be read");
+        return NULL;
+    }
     if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE))
         return NULL;
     PyObject *out = PyList_New(0);
-    if (out && take(self, view.buf, (size_t)view.len, out))
+    self->broken = !out || take(self, view.buf, (size_t)view.len, out);
+    if (self->broken)
         Py_CLEAR(out);
     PyBuffer_Release(&view);
     return out;
