@@ -10,6 +10,7 @@ The beat that sent the last tick of an entry goes first, so that the others need
 from __future__ import annotations
 
 import secrets
+import sys
 import time
 from datetime import UTC, datetime
 from hashlib import blake2b
@@ -167,6 +168,13 @@ class Shared(beat.Scheduler):  # type: ignore[misc]
             return found
         self._left[entry.name] = seen
         return schedstate(False, _AFTER_THE_FIRST)
+
+    def _is_due_failed(self, entry: Any) -> Any:
+        """Let `tick` see that the broker is away: Celery takes it for a broken schedule, which can wait."""
+        error = sys.exception()
+        if isinstance(error, _AWAY):
+            raise error
+        return super()._is_due_failed(entry)
 
     def _look(self, entry: Any) -> None:
         """Read the mark of an entry; one that nobody kept begins anew."""

@@ -237,18 +237,20 @@ def test_a_tick_for_another_broker_goes_there(
     assert sent(store) == 0
 
 
+@pytest.mark.parametrize("fails", [["marks", "advance"], ["advance"]])
 def test_a_tick_stays_due_while_the_broker_is_away(
-    make: MakeBeat, clock: Clock, store: SQLiteStore, monkeypatch: pytest.MonkeyPatch
+    make: MakeBeat, clock: Clock, store: SQLiteStore, monkeypatch: pytest.MonkeyPatch, fails: list[str]
 ) -> None:
     beat = make()
     go(beat)
     clock.forward(10)
     with monkeypatch.context() as away:
 
-        def advance(*_: Any) -> bool:
+        def fail(*_: Any) -> Any:
             raise StoreUnavailable(store="the store", problem="it is away")
 
-        away.setattr(SQLiteStore, "advance", advance)
+        for name in fails:
+            away.setattr(SQLiteStore, name, fail)
         assert beat.tick() == 1.0
         assert beat.tick() == 1.0
     assert sent(store) == 0
