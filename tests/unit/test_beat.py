@@ -14,7 +14,7 @@ from celery.schedules import crontab, schedule
 from kombu import Connection, pools
 
 from broker_profiles import configure
-from broker_profiles.errors import ConfigurationError, StoreUnavailable
+from broker_profiles.errors import ConfigurationError, StoreError, StoreUnavailable
 from broker_profiles.runtime.beat import Scheduler, State
 from broker_profiles.transports.sqlite import SQLiteStore
 from broker_profiles.transports.store import Delivery, Sizes
@@ -238,8 +238,14 @@ def test_a_tick_for_another_broker_goes_there(
 
 
 @pytest.mark.parametrize("fails", [["marks", "advance"], ["advance"]])
-def test_a_tick_stays_due_while_the_broker_is_away(
-    make: MakeBeat, clock: Clock, store: SQLiteStore, monkeypatch: pytest.MonkeyPatch, fails: list[str]
+@pytest.mark.parametrize("error", [StoreUnavailable, StoreError])
+def test_a_tick_stays_due_while_the_broker_is_away_or_fails(
+    make: MakeBeat,
+    clock: Clock,
+    store: SQLiteStore,
+    monkeypatch: pytest.MonkeyPatch,
+    fails: list[str],
+    error: type[StoreError],
 ) -> None:
     beat = make()
     go(beat)
@@ -247,7 +253,7 @@ def test_a_tick_stays_due_while_the_broker_is_away(
     with monkeypatch.context() as away:
 
         def fail(*_: Any) -> Any:
-            raise StoreUnavailable(store="the store", problem="it is away")
+            raise error(store="the store", problem="it is away")
 
         for name in fails:
             away.setattr(SQLiteStore, name, fail)
