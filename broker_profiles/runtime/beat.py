@@ -10,6 +10,7 @@ The beat that sent the last tick of an entry goes first, so that the others need
 from __future__ import annotations
 
 import secrets
+import sys
 import time
 from datetime import UTC, datetime
 from hashlib import blake2b
@@ -21,7 +22,7 @@ from celery.utils.log import get_logger
 from celery.utils.time import maybe_make_aware
 from kombu.exceptions import OperationalError
 
-from broker_profiles.errors import AlreadySent, ConfigurationError, StoreUnavailable, redact
+from broker_profiles.errors import AlreadySent, ConfigurationError, StoreError, StoreUnavailable, redact
 from broker_profiles.transports import leased
 from broker_profiles.transports.once import Once, sending
 from broker_profiles.transports.store import Step, Store
@@ -44,6 +45,9 @@ _KEEPS_EVERY, _KEPT_FOR = 180.0, 3 * 86_400.0
 _LONGEST = 255
 
 _AWAY = (OperationalError, StoreUnavailable)
+
+#: What a beat outlives, and asks again: the next time it may be another.
+_FAILED = (OperationalError, StoreError)
 
 
 class State(NamedTuple):
@@ -102,7 +106,7 @@ class Shared(beat.Scheduler):  # type: ignore[misc]
             self._begin(store)
             self._keep(store)
             return super().tick(*args, **kwargs)
-        except (*_AWAY, _NotSent) as error:
+        except (*_FAILED, _NotSent) as error:
             logger.error("beat: %s. Trying again in %g s.", redact(error).rstrip("."), _PAUSE)
             # An entry may be missing there.
             self._heap = None
@@ -167,6 +171,13 @@ class Shared(beat.Scheduler):  # type: ignore[misc]
             return found
         self._left[entry.name] = seen
         return schedstate(False, _AFTER_THE_FIRST)
+
+    def _is_due_failed(self, entry: Any) -> Any:
+        """Let `tick` see that the broker failed: Celery takes it for a broken schedule, which can wait."""
+        error = sys.exception()
+        if isinstance(error, _FAILED):
+            raise error
+        return super()._is_due_failed(entry)
 
     def _look(self, entry: Any) -> None:
         """Read the mark of an entry; one that nobody kept begins anew."""
@@ -234,7 +245,7 @@ class Shared(beat.Scheduler):  # type: ignore[misc]
                 self._seen[entry.name] = once.step.value
             else:
                 self._look(sent)
-        except _AWAY:
+        except _FAILED:
             self._put_back(entry)
             raise
 

@@ -1,7 +1,8 @@
 """The tables of the SQL stores, and the migrations that make and change them.
 
-Migrations run by themselves when a connection finds an older version, or none, in the version table. A
-lock of the database lets one process at a time do so, and the others find the work done.
+Migrations run by themselves when a connection finds an older version, or none, in the version table, or
+finds that a table is missing. A lock of the database lets one process at a time do so, and the others find
+the work done.
 
 Which columns are NULL matters, for what is NULL in all rows but a few makes a small index: `due` is set
 while a message is delayed, `consumer` while it is leased. `place` is 9 minus the priority, so that one
@@ -155,7 +156,7 @@ def _first(connection: Connection) -> None:
         connection.execute(text(f"ALTER TABLE {CONSUMERS} SET (fillfactor = 50)"))
 
 
-def _second(connection: Connection) -> None:
+def _marks(connection: Connection) -> None:
     Table(
         MARKS,
         MetaData(),
@@ -167,14 +168,18 @@ def _second(connection: Connection) -> None:
 
 
 #: Each changes the tables from the version of its position to the next; never edited, only added to.
-_MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_first, _second)
+_MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_first,)
 
 #: The version this package works with.
 VERSION = len(_MIGRATIONS)
 
+#: Tables that came later, and what makes each where it is missing. They are no new version, which would lock
+#: out the processes that run the package from before: those do not know of the table, and need not.
+ADDED: dict[str, Callable[[Connection], None]] = {MARKS: _marks}
+
 
 def migrate(dialect: str, connect: Callable[[], Any], timeout: float) -> None:
-    """Bring the tables to `VERSION`. Raises `NewerSchema` and SQLAlchemy's errors.
+    """Bring the tables to `VERSION`, and make those of `ADDED`. Raises `NewerSchema` and SQLAlchemy's errors.
 
     `dialect` is a SQLAlchemy name such as `mysql+pymysql`, `connect` returns a connection of its driver.
     """
@@ -185,6 +190,8 @@ def migrate(dialect: str, connect: Callable[[], Any], timeout: float) -> None:
             raise NewerSchema
         for migration in _MIGRATIONS[version:]:
             migration(connection)
+        for add in ADDED.values():
+            add(connection)
         if version < VERSION:
             connection.execute(text(f"DELETE FROM {VERSIONS}"))
             connection.execute(text(f"INSERT INTO {VERSIONS} (version) VALUES ({VERSION})"))

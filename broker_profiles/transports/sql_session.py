@@ -170,7 +170,7 @@ class Session:
             raise self.driver.translate(error) from error
         try:
             cursor = self.driver.cursor(connection)
-            if self._version(cursor) != sql_schema.VERSION:
+            if self._version(cursor) != sql_schema.VERSION or self._lacks_added(cursor):
                 self._migrate()
         except BaseException as error:
             with contextlib.suppress(self.driver.error):
@@ -189,6 +189,17 @@ class Session:
             raise
         row = cursor.fetchone()
         return int(row[0]) if row else 0
+
+    def _lacks_added(self, cursor: Any) -> bool:
+        try:
+            for table in sql_schema.ADDED:
+                cursor.execute(f"SELECT 1 FROM {table} LIMIT 1")
+                cursor.fetchall()
+        except self.driver.error as error:
+            if self.driver.lacks_table(error):
+                return True
+            raise
+        return False
 
     def _migrate(self) -> None:
         connect = self.driver.connect

@@ -25,7 +25,7 @@ from broker_profiles.transports.sql_schema import (
     VERSIONS,
 )
 from broker_profiles.transports.sql_store import SQLStore
-from broker_profiles.transports.store import Outgoing, Sizes, Store
+from broker_profiles.transports.store import Outgoing, Sizes, Step, Store
 from tests.conftest import ServerOf
 from tests.stores.contract import StoreContract
 from tests.stores.storing import OpenStore, bodies, receipts
@@ -111,6 +111,19 @@ class SQLServerContract(StoreContract):
         assert [(process.returncode, end) for process, end in zip(processes, ends, strict=True)] == [
             (0, b"")
         ] * 5
+
+    def test_a_table_that_came_later_is_made_and_is_no_new_version(
+        self, store: Store, open_store: OpenStore, options: dict[str, Any]
+    ) -> None:
+        """So that processes with the package from before it go on, and start again, beside newer ones."""
+        (version,) = run_sql(store, f"SELECT version FROM {VERSIONS}")[0]
+        assert version == 1
+        run_sql(store, f"DROP TABLE {MARKS}")
+        newer = open_store(**options)
+        assert newer.advance(Step("m", None, "1"))
+        assert newer.marks(["m"]) == {"m": "1"}
+        newer.close()
+        assert run_sql(store, f"SELECT version FROM {VERSIONS}")[0][0] == 1
 
     def test_tables_of_a_newer_version_are_left_alone(self, store: Store, other: Store) -> None:
         run_sql(store, f"UPDATE {VERSIONS} SET version = version + 1")

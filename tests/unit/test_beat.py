@@ -14,7 +14,7 @@ from celery.schedules import crontab, schedule
 from kombu import Connection, pools
 
 from broker_profiles import configure
-from broker_profiles.errors import ConfigurationError, StoreUnavailable
+from broker_profiles.errors import ConfigurationError, StoreError, StoreUnavailable
 from broker_profiles.runtime.beat import Scheduler, State
 from broker_profiles.transports.sqlite import SQLiteStore
 from broker_profiles.transports.store import Delivery, Sizes
@@ -237,18 +237,26 @@ def test_a_tick_for_another_broker_goes_there(
     assert sent(store) == 0
 
 
-def test_a_tick_stays_due_while_the_broker_is_away(
-    make: MakeBeat, clock: Clock, store: SQLiteStore, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("fails", [["marks", "advance"], ["advance"]])
+@pytest.mark.parametrize("error", [StoreUnavailable, StoreError])
+def test_a_tick_stays_due_while_the_broker_is_away_or_fails(
+    make: MakeBeat,
+    clock: Clock,
+    store: SQLiteStore,
+    monkeypatch: pytest.MonkeyPatch,
+    fails: list[str],
+    error: type[StoreError],
 ) -> None:
     beat = make()
     go(beat)
     clock.forward(10)
     with monkeypatch.context() as away:
 
-        def advance(*_: Any) -> bool:
-            raise StoreUnavailable(store="the store", problem="it is away")
+        def fail(*_: Any) -> Any:
+            raise error(store="the store", problem="it is away")
 
-        away.setattr(SQLiteStore, "advance", advance)
+        for name in fails:
+            away.setattr(SQLiteStore, name, fail)
         assert beat.tick() == 1.0
         assert beat.tick() == 1.0
     assert sent(store) == 0
