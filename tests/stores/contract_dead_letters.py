@@ -8,6 +8,7 @@ from functools import partial
 
 import pytest
 
+from broker_profiles.transports import validity
 from broker_profiles.transports.store import PAGE, REJECTED, SHOWN, Outgoing, Sizes, Store
 from tests.dying import dies
 from tests.stores.storing import StoreFixtures, bodies, eventually, receipts
@@ -82,6 +83,10 @@ class DeadLetterContract(StoreFixtures):
         detail = "ValueError: no\nTraceback (most recent call last):\n  \u00e9\U0001f600 %s"
         bury(store, b"1", detail=detail)
         assert store.dead_letters()[0].detail == detail
+
+    def test_a_detail_tells_of_an_error_whose_text_no_store_can_hold(self, store: Store) -> None:
+        bury(store, b"1", detail=validity.text_of(ValueError("half a pair: \udcff")))
+        assert store.dead_letters()[0].detail == "ValueError: half a pair: ?"
 
     def test_dead_letters_are_kept_for_a_time(self, store: Store) -> None:
         bury(store, *(b"%d" % number for number in range(PAGE + 3)))
