@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from celery.worker.request import Request as CeleryRequest
 
 from broker_profiles.transports import failing
+
+logger = logging.getLogger(__name__)
 
 
 class Request(CeleryRequest):  # type: ignore[misc]
@@ -17,5 +20,8 @@ class Request(CeleryRequest):  # type: ignore[misc]
         # Channels of other transports keep no dead letters.
         note = getattr(self.message.channel, "note_failure", None)
         if note is not None and not self.acknowledged:
-            note(self.message, failing.failure(exc_info))
+            try:
+                note(self.message, failing.failure(exc_info))
+            except Exception:  # the message has to be settled, with or without a note
+                logger.exception("The failure of a task cannot be noted for its dead letter")
         return super().on_failure(exc_info, send_failed_event, return_ok)

@@ -17,7 +17,8 @@ _LONGEST_TRACEBACK = 7000
 def failure(info: Any) -> str:
     """Return a detail for an `ExceptionInfo` of Celery: the error, and its traceback."""
     error = getattr(info.exception, "exc", info.exception)
-    return f"{validity.text_of(error)}\n{str(info.traceback).strip()[-_LONGEST_TRACEBACK:]}"
+    traceback = validity.storable(str(info.traceback).strip()[-_LONGEST_TRACEBACK:])
+    return f"{validity.text_of(error)}\n{traceback}"
 
 
 def exhausted(deliveries: int, last: str) -> str:

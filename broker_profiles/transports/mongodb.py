@@ -23,7 +23,7 @@ from typing import Any, NamedTuple, Self
 from bson import ObjectId
 from pymongo import ReturnDocument
 
-from broker_profiles.transports import leased
+from broker_profiles.transports import leased, validity
 from broker_profiles.transports.mongodb_database import (
     BATCH,
     DEAD,
@@ -227,8 +227,7 @@ class MongoDBStore(MongoDBPublishing):
 
     def set_aside(self, receipts: Sequence[Receipt], reason: str, detail: str = "") -> None:
         """Make dead letters of the messages where they are."""
-        # No text of MongoDB holds half a surrogate pair.
-        detail = detail[:_DETAIL].encode(errors="replace").decode()
+        detail = validity.storable(detail[:_DETAIL])
         if receipts:
             with self._link.use() as db:
                 db.messages.update_many(_held(receipts), _buried(reason, {"$literal": detail}))

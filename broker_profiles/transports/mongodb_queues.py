@@ -188,24 +188,28 @@ class MongoDBQueues(Store):
                     writes.append(UpdateOne({"_id": id_, "state": DEAD}, {"$set": alive, "$unset": gone}))
             return db.messages.bulk_write(writes, ordered=False).modified_count if writes else 0
 
-    def expire_dead_letters(self, queues: Sequence[str], seconds: float, kept: int) -> None:
-        """Delete them, a batch at a time."""
+    def expire_dead_letters(self, queues: Sequence[str], seconds: float, kept: int) -> int:
+        """Delete the first page of them that is found."""
         time: list[Document] = [{"$match": {"state": DEAD}}, {"$limit": 1}, {"$project": {"now": NOW}}]
         with self._link.use() as db:
             now = next(iter(db.messages.aggregate(time)), {}).get("now")
         if now is None:
-            return
-        self._remove({"state": DEAD, "died_at": {"$lt": now - int(seconds * 1000)}})
+            return 0
+        removed = self._discard_oldest({"died_at": {"$lt": now - int(seconds * 1000)}}, PAGE)
         for queue in queues:
-            query = {"state": DEAD, "queue": queue}
-            while True:
-                with self._link.use() as db:
-                    beyond = min(BATCH, db.messages.count_documents(query) - kept)
-                    if beyond <= 0:
-                        break
-                    oldest = db.messages.find(query, {"_id": 1}).sort([("died_at", 1), ("_id", 1)])
-                    ids = [letter["_id"] for letter in oldest.limit(beyond)]
-                self.discard(ids)
+            if removed:
+                break
+            with self._link.use() as db:
+                beyond = min(PAGE, db.messages.count_documents({"state": DEAD, "queue": queue}) - kept)
+            if beyond > 0:
+                removed = self._discard_oldest({"queue": queue}, beyond)
+        return removed
+
+    def _discard_oldest(self, query: Document, most: int) -> int:
+        with self._link.use() as db:
+            oldest = db.messages.find({"state": DEAD, **query}, {"_id": 1}).sort([("died_at", 1), ("_id", 1)])
+            ids = [letter["_id"] for letter in oldest.limit(most)]
+        return self.discard(ids) if ids else 0
 
     def discard(self, ids: Sequence[int | str]) -> int:
         """Delete dead letters."""

@@ -68,10 +68,9 @@ class RedisRecords(Store):
         """Make messages of the dead letters."""
         return int(self._link.script("replay", ids)) if ids else 0
 
-    def expire_dead_letters(self, queues: Sequence[str], seconds: float, kept: int) -> None:
-        """Remove them, a page at a time."""
-        while self._link.script("expire_dead_letters", [milliseconds(seconds), kept, PAGE, *queues]):
-            pass
+    def expire_dead_letters(self, queues: Sequence[str], seconds: float, kept: int) -> int:
+        """Remove a page of them."""
+        return int(self._link.script("expire_dead_letters", [milliseconds(seconds), kept, PAGE, *queues]))
 
     def discard(self, ids: Sequence[int | str]) -> int:
         """Remove dead letters."""

@@ -216,19 +216,20 @@ class SQLQueues(Store):
             self._published(set(replayed.values()))
         return len(replayed)
 
-    def expire_dead_letters(self, queues: Sequence[str], seconds: float, kept: int) -> None:
-        """Look without a lock, and discard what is found, a page at a time."""
+    def expire_dead_letters(self, queues: Sequence[str], seconds: float, kept: int) -> int:
+        """Look without a lock, and discard the first page that is found."""
         # Ids grow with time: the oldest are looked at and no others.
         oldest = f"SELECT id, died_at FROM {DEAD} ORDER BY id LIMIT {PAGE}"
         before = f"SELECT id FROM ({oldest}) AS oldest WHERE died_at < {self.now} - %s"
-        self._discard_page_by_page(before, (int(seconds * 1000),))
-        beyond = f"SELECT id FROM {DEAD} WHERE queue = %s ORDER BY id DESC LIMIT {PAGE} OFFSET %s"
+        removed = self._discard_found(before, (int(seconds * 1000),))
+        youngest = f"SELECT id FROM {DEAD} WHERE queue = %s ORDER BY id DESC LIMIT 1 OFFSET %s"
+        beyond = f"SELECT id FROM {DEAD} WHERE queue = %s AND id <= ({youngest}) ORDER BY id LIMIT {PAGE}"
         for queue in queues:
-            self._discard_page_by_page(beyond, (queue, kept))
+            removed = removed or self._discard_found(beyond, (queue, queue, kept))
+        return removed
 
-    def _discard_page_by_page(self, query: str, values: Sequence[Any]) -> None:
-        while ids := [row[0] for row in self._query(query, values)]:
-            self.discard(ids)
+    def _discard_found(self, query: str, values: Sequence[Any]) -> int:
+        return self.discard([row[0] for row in self._query(query, values)])
 
     def discard(self, ids: Sequence[int | str]) -> int:
         """Delete dead letters."""

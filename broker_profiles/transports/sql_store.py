@@ -14,6 +14,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, Self
 
+from broker_profiles.transports import validity
 from broker_profiles.transports.sql_leases import put_back
 from broker_profiles.transports.sql_marks import SQLMarks, numbered
 from broker_profiles.transports.sql_queues import HIGHEST_PRIORITY, marks, rows
@@ -231,8 +232,8 @@ class SQLStore(SQLMarks):
             self._bury(receipts, reason, detail, uncounted=0)
 
     def _bury(self, receipts: Sequence[Receipt], reason: str, detail: str, *, uncounted: int) -> None:
-        # No text of a database holds a NUL or half a surrogate pair.
-        detail = detail.replace("\0", "\ufffd").encode(errors="replace").decode()
+        # No text of a database holds a NUL.
+        detail = validity.storable(detail.replace("\0", "\ufffd"))
 
         def work(cursor: Any) -> None:
             held = _lock_held(cursor, receipts)

@@ -74,16 +74,17 @@ class SQLiteRecords(Store):
                 replayed += 1
         return replayed
 
-    def expire_dead_letters(self, queues: Sequence[str], seconds: float, kept: int) -> None:
-        """Look without a lock, and discard what is found, a page at a time."""
+    def expire_dead_letters(self, queues: Sequence[str], seconds: float, kept: int) -> int:
+        """Look without a lock, and discard the first page that is found."""
         before = tables.now_ms() - int(seconds * 1000)
-        self._discard_page_by_page(tables.DEAD_BEFORE, (PAGE, before))
+        removed = self._discard_found(tables.DEAD_BEFORE, (PAGE, before))
         for queue in queues:
-            self._discard_page_by_page(tables.DEAD_BEYOND, (queue, PAGE, kept))
+            removed = removed or self._discard_found(tables.DEAD_BEYOND, (queue, queue, kept, PAGE))
+        return removed
 
-    def _discard_page_by_page(self, query: str, values: Sequence[Any]) -> None:
-        while ids := [row[0] for row in self._file.read(query, tuple(values))]:
-            self.discard(ids)
+    def _discard_found(self, query: str, values: Sequence[Any]) -> int:
+        ids = [row[0] for row in self._file.read(query, tuple(values))]
+        return self.discard(ids) if ids else 0
 
     def discard(self, ids: Sequence[int | str]) -> int:
         """Delete dead letters."""

@@ -76,7 +76,10 @@ DEAD_LETTERS = (
 
 # Ids grow with time: the oldest are looked at and no others.
 DEAD_BEFORE = "SELECT id FROM (SELECT id, died_at FROM dead ORDER BY id LIMIT ?) WHERE died_at < ?"
-DEAD_BEYOND = "SELECT id FROM dead WHERE queue = ? ORDER BY id DESC LIMIT ? OFFSET ?"
+DEAD_BEYOND = (
+    "SELECT id FROM dead WHERE queue = ? AND id <= "
+    "(SELECT id FROM dead WHERE queue = ? ORDER BY id DESC LIMIT 1 OFFSET ?) ORDER BY id LIMIT ?"
+)
 
 
 def now_ms() -> int:

@@ -273,8 +273,12 @@ class Store(ABC):
         """
 
     @abstractmethod
-    def expire_dead_letters(self, queues: Sequence[str], seconds: float, kept: int) -> None:
-        """Remove dead letters older than that, and the oldest of each of these queues beyond so many."""
+    def expire_dead_letters(self, queues: Sequence[str], seconds: float, kept: int) -> int:
+        """Remove dead letters older than that, or the oldest of one of these queues beyond so many.
+
+        A page of them at most, so that who calls this can do something else in between. Returns how many
+        were removed; 0 where there are no more.
+        """
 
     @abstractmethod
     def discard(self, ids: Sequence[int | str]) -> int:

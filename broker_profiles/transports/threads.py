@@ -94,9 +94,11 @@ class Keeper(_StoreThread):
         self._transport = transport
         self._every = min(lease_seconds / 3, _QUEUES_USED_EVERY)
         self._renewed_at = -lease_seconds
+        #: The queues whose dead letters are being cleared, a page in a step: the lease does not wait for it.
+        self._clearing: list[str] | None = None
 
     def step(self, store: Store) -> None:
-        """Renew if it is time; then settle what has waited."""
+        """Renew if it is time; settle what has waited; then remove a page of dead letters that are due."""
         now = time.monotonic()
         if now - self._renewed_at >= self._every:
             first = self._renewed_at < 0
@@ -105,8 +107,12 @@ class Keeper(_StoreThread):
             self._renewed_at = now
             if not held and not first:
                 self._transport.on_lease_lost()
-            store.expire_dead_letters(queues, *self._transport.retention)
+            self._clearing = queues
         self._transport.settlements.settle_overdue(store, SETTLE_WITHIN)
+        if self._clearing is not None:
+            if store.expire_dead_letters(self._clearing, *self._transport.retention):
+                return
+            self._clearing = None
         self._ended.wait(min(SETTLE_WITHIN, self._every))
 
 

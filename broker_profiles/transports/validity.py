@@ -14,7 +14,16 @@ _LONGEST_DETAIL = 500
 
 def text_of(error: BaseException) -> str:
     """Return what a dead letter says, in one line, of the error that made it one."""
-    return " ".join(f"{type(error).__name__}: {error}".split())[:_LONGEST_DETAIL]
+    try:
+        text = str(error)
+    except Exception:  # whatever the code of a task may raise here
+        text = "its text cannot be made"
+    return storable(" ".join(f"{type(error).__name__}: {text}".split())[:_LONGEST_DETAIL])
+
+
+def storable(text: str) -> str:
+    """Return a text as every store can hold it: with no half of a surrogate pair."""
+    return text.encode(errors="replace").decode()
 
 
 def _is_text(value: Any) -> bool:

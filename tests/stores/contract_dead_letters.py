@@ -8,6 +8,7 @@ from functools import partial
 
 import pytest
 
+from broker_profiles.transports import validity
 from broker_profiles.transports.store import PAGE, REJECTED, SHOWN, Outgoing, Sizes, Store
 from tests.dying import dies
 from tests.stores.storing import StoreFixtures, bodies, eventually, receipts
@@ -83,9 +84,13 @@ class DeadLetterContract(StoreFixtures):
         bury(store, b"1", detail=detail)
         assert store.dead_letters()[0].detail == detail
 
+    def test_a_detail_tells_of_an_error_whose_text_no_store_can_hold(self, store: Store) -> None:
+        bury(store, b"1", detail=validity.text_of(ValueError("half a pair: \udcff")))
+        assert store.dead_letters()[0].detail == "ValueError: half a pair: ?"
+
     def test_dead_letters_are_kept_for_a_time(self, store: Store) -> None:
         bury(store, *(b"%d" % number for number in range(PAGE + 3)))
-        store.expire_dead_letters(["q"], 60.0, 1_000)
+        assert store.expire_dead_letters(["q"], 60.0, 1_000) == 0
         assert store.sizes("q") == Sizes(dead=PAGE + 3)
 
         def expired() -> bool:
@@ -97,7 +102,10 @@ class DeadLetterContract(StoreFixtures):
     def test_a_queue_keeps_so_many_of_them_and_the_youngest(self, store: Store) -> None:
         bury(store, *(b"%d" % number for number in range(PAGE + 5)))
         bury(store, b"1", b"2", b"3", queue="other")
-        store.expire_dead_letters(["q", "unknown"], 60.0, 2)
+        assert store.expire_dead_letters(["q", "unknown"], 60.0, 2) == PAGE
+        assert store.sizes("q") == Sizes(dead=5)  # a page at a time, for a lease may be due in between
+        assert store.expire_dead_letters(["q", "unknown"], 60.0, 2) == 3
+        assert store.expire_dead_letters(["q", "unknown"], 60.0, 2) == 0
         assert [letter.body for letter in store.dead_letters("q")] == [
             b"%d" % n for n in (PAGE + 3, PAGE + 4)
         ]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,7 +20,8 @@ class Store:
     def __init__(self, failures: int) -> None:
         self.failures = failures
         self.closed = 0
-        self.expired: Any = None
+        self.backlog = 0
+        self.did: list[str] = []
 
     def clone(self) -> Store:
         return self
@@ -36,10 +39,14 @@ class Store:
         return self._work()
 
     def renew(self, consumer: str, queues: Any) -> bool:
+        self.did.append("renewed")
         return self._work()
 
-    def expire_dead_letters(self, queues: Any, seconds: float, kept: int) -> None:
-        self.expired = queues, seconds, kept
+    def expire_dead_letters(self, queues: Any, seconds: float, kept: int) -> int:
+        assert (queues, seconds, kept) == (["q"], 60.0, 2)
+        self.did.append("cleared")
+        self.backlog = max(0, self.backlog - 1)
+        return 100 if self.backlog else 0
 
 
 class Transport:
@@ -92,3 +99,16 @@ def test_the_keeper_renews_after_errors(failures: int) -> None:
     keeper.end()
     keeper.join(10)
     assert not keeper.is_alive()
+
+
+def test_a_lease_is_renewed_between_two_pages_of_dead_letters(monkeypatch: pytest.MonkeyPatch) -> None:
+    transport = Transport(Store(0))
+    transport.store.backlog = 5
+    keeper = Keeper(transport, 3.0)  # type: ignore[arg-type]
+    clock = (half * 0.5 for half in itertools.count())
+    monkeypatch.setattr(threads, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    for _ in range(5):
+        keeper.step(transport.store)  # type: ignore[arg-type]
+    two_steps = ["renewed", "cleared", "cleared"]
+    assert transport.store.did == [*two_steps, *two_steps, "renewed", "cleared"]
+    assert transport.store.backlog == 0
