@@ -152,10 +152,17 @@ class Channel(Reading, pyamqp.Channel):  # type: ignore[misc]
             if dead:
                 self.connection.with_dead_letters.add(queue)
             if dead and is_new:
-                # One that is there keeps the arguments it was made with: RabbitMQ would refuse others.
-                arguments = rabbitmq_dead.dead_letter_arguments(version, *self.connection.retention)
-                declare(dead, False, True, False, False, False, arguments)
+                self._declare_dead_letters(dead, version)
         return declared
+
+    def _declare_dead_letters(self, queue: str, version: str) -> None:
+        """Declare a queue of dead letters; one that is there keeps the arguments it was made with.
+
+        Another process may have made it meanwhile. RabbitMQ closes the channel that it refuses others on.
+        """
+        arguments = rabbitmq_dead.dead_letter_arguments(version, *self.connection.retention)
+        with self.connection.channel() as channel, contextlib.suppress(PreconditionFailed):
+            super(Channel, channel).queue_declare(queue, False, True, False, False, False, arguments)
 
     def basic_publish(self, message: Any, **kwargs: Any) -> Any:
         """Publish without a confirm, and ask now and then whether RabbitMQ is there.

@@ -11,12 +11,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
+import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from amqp import spec
 from kombu.transport import pyamqp
 
 from broker_profiles.transports import failing, rabbitmq_dead, validity
@@ -201,23 +202,27 @@ class Aside:
         self._channel.events["basic_ack"].add(self._confirmed)
         self._channel.events["basic_nack"].add(self._refused)
         self._channel.events["basic_return"].add(self._returned)
-        self._waiting: deque[_Letter] = deque()
-        self._publishing = False
+        #: Held by the thread that publishes: RabbitMQ numbers what it gets in the order of its coming.
+        self._lock = threading.Lock()
         #: By the number of the publication, which is how RabbitMQ confirms it.
         self._unconfirmed: dict[int, _Letter] = {}
         self._published = 0
+        #: Whether it is not known any more how RabbitMQ numbers what comes next.
+        self._lost_count = False
 
     def put(self, letter: _Letter) -> None:
-        """Publish a letter; its message is acknowledged when that is confirmed."""
-        self._waiting.append(letter)
-        if self._publishing:
-            return  # to publish is to take what has come meanwhile, this letter's message among it
-        self._publishing = True
+        """Publish a letter, from any thread; its message is acknowledged when that is confirmed."""
         try:
-            while self._waiting:
-                self._publish(self._waiting.popleft())
-        finally:
-            self._publishing = False
+            message = rabbitmq_dead.with_reason(letter.raw, letter.reason, letter.detail)
+            with self._lock:
+                written = self._publish(letter, message)
+        except _ERRORS_OF_THE_BROKER:
+            raise
+        except Exception:
+            logger.exception("A message is set aside without its reason: it cannot be written again")
+            written = False
+        if not written:
+            letter.reject()
 
     def finish(self) -> None:
         """Wait for the confirms, for a moment: what is not confirmed is set aside once more by another."""
@@ -226,19 +231,27 @@ class Aside:
             while connection and self._unconfirmed and (left := deadline - time.monotonic()) > 0:
                 connection.drain_events(timeout=left)
 
-    def _publish(self, letter: _Letter) -> None:
+    def _publish(self, letter: _Letter, message: Any) -> bool:
+        """Write a letter; return whether its confirm will be known for its own."""
+        if self._lost_count:
+            return False
+        queue = rabbitmq_dead.dead_letter_queue(letter.queue)
+        number = self._published = self._published + 1
+        # Before it is written, for the thread that reads may have the confirm before this one goes on.
+        self._unconfirmed[number] = letter
         try:
-            message = rabbitmq_dead.with_reason(letter.raw, letter.reason, letter.detail)
-            queue = rabbitmq_dead.dead_letter_queue(letter.queue)
-            self._channel._basic_publish(message, exchange="", routing_key=queue, mandatory=True)
+            # Not by py-amqp's `basic_publish`, which reads too: one thread does, and no message comes within.
+            self._channel.send_method(spec.Basic.Publish, "Bssbb", (0, "", queue, True, False), message)
         except _ERRORS_OF_THE_BROKER:
+            self._lost_count = True
+            self._unconfirmed.pop(number, None)
             raise
         except Exception:
-            logger.exception("A message is set aside without its reason: it cannot be written again")
-            letter.reject()
-            return
-        self._published += 1
-        self._unconfirmed[self._published] = letter
+            # It could not be put into bytes: nothing was written.
+            self._published -= 1
+            self._unconfirmed.pop(number, None)
+            raise
+        return True
 
     def _confirmed(self, number: int, multiple: bool) -> None:
         for letter in self._take(number, multiple):
@@ -255,5 +268,7 @@ class Aside:
             letter.reject()
 
     def _take(self, number: int, multiple: bool) -> Iterable[_Letter]:
-        numbers = [each for each in self._unconfirmed if each <= number] if multiple else [number]
-        return [self._unconfirmed.pop(each) for each in numbers if each in self._unconfirmed]
+        # The list first, whole: other threads add to what is unconfirmed.
+        numbers = [each for each in list(self._unconfirmed) if each <= number] if multiple else [number]
+        taken = [self._unconfirmed.pop(each, None) for each in numbers]
+        return [letter for letter in taken if letter is not None]

@@ -15,6 +15,7 @@ import pytest
 from kombu import Connection
 
 from broker_profiles.errors import QueueDiffers, Unroutable
+from broker_profiles.transports import rabbitmq_new_queues
 from broker_profiles.transports.rabbitmq_dead import dead_letter_queue
 from tests.acceptance.dead_letters import connect, dead, declare, letters, send, task_ids
 from tests.conftest import ServerOf
@@ -239,3 +240,17 @@ def test_dead_letters_that_are_there_stay_as_they_were_declared(
         with connection.channel() as cleaning:
             cleaning.queue_delete(name)
             cleaning.queue_delete(dead_ones)
+
+
+def test_of_two_that_declare_dead_letters_at_once_the_first_has_its_way(
+    server: ServerOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = server("rabbitmq").url
+    with connect(url, dead_letter_limit=2) as connection, queue_of(connection) as queue:
+        # As another found it that looked at the same moment.
+        monkeypatch.setattr(rabbitmq_new_queues, "_is_there", lambda channel, queue: False)
+        with connect(url, dead_letter_limit=1) as other:
+            declare(other.default_channel, queue)
+            for number in range(2):
+                send(other.default_channel, dead_letter_queue(queue), id=str(number), task="t")
+            assert task_ids(dead(other, queue, 2)) == ["0", "1"]

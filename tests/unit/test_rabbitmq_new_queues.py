@@ -25,9 +25,12 @@ class Connection:
         self.retention = 60.0, 2
         self.aside = None
         self.asked: list[str] = []
+        #: The queue that is there with other arguments.
+        self.refused = "other"
 
     def channel(self) -> Channel:
         channel = Channel.__new__(Channel)
+        channel.is_open = True
         channel.connection = self
         return channel
 
@@ -39,7 +42,8 @@ def broker(monkeypatch: pytest.MonkeyPatch) -> None:
         channel.connection.asked.append(f"{'look for' if passive else 'declare'} {known}")
         if passive and queue not in channel.connection.there:
             raise NotFound
-        if queue == "other":
+        if queue == channel.connection.refused:
+            channel.is_open = False
             raise PreconditionFailed
 
     def delete(channel: Channel, queue: str) -> None:
@@ -113,3 +117,14 @@ def test_a_queue_with_other_arguments_leaves_nothing_behind() -> None:
         asked(connection, "other", **QUORUM)
     assert len(connection.asked) == 2
     assert not connection.with_dead_letters
+
+
+def test_dead_letters_that_another_declares_meanwhile_stay_as_they_are() -> None:
+    """Processes of different options meet a new queue at once, and none finds the dead letters there."""
+    connection = Connection(set())
+    connection.refused = "mail.dead"
+    channel = connection.channel()
+    channel.queue_declare("mail", durable=True, auto_delete=False, arguments=QUORUM)
+    assert channel.is_open, "RabbitMQ closes the channel that it refuses a declaration on"
+    assert connection.asked[2:] == ["declare mail.dead", "declare passing", "delete passing"]
+    assert connection.with_dead_letters == {"mail"}

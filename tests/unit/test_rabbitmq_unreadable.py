@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import sys
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -12,10 +14,11 @@ from unittest.mock import Mock
 
 import pytest
 from amqp.basic_message import Message as Raw
+from amqp.spec import Basic
 from kombu.transport import pyamqp
 
 from broker_profiles.transports.rabbitmq import Channel
-from broker_profiles.transports.rabbitmq_unreadable import _CONFIRMED, Aside
+from broker_profiles.transports.rabbitmq_unreadable import _CONFIRMED, Aside, _Letter
 
 GOOD: dict[str, Any] = {"task": "send", "id": "one"}
 
@@ -34,9 +37,12 @@ class Publisher:
     def confirm_select(self) -> None:
         """Take note of what is published."""
 
-    def _basic_publish(self, message: Raw, **_: Any) -> None:
-        self.meanwhile()
+    def send_method(self, method: Any, signature: str, arguments: tuple[Any, ...], message: Raw) -> None:
+        """Write a message, with whatever happens before that is done."""
+        assert method == Basic.Publish
+        assert arguments == (0, "", "mail.dead", True, False), "not into the queue, or not mandatory"
         self.published.append(message)
+        self.meanwhile()
 
     def drain_events(self, timeout: float) -> None:
         """As a connection: confirm what was published first."""
@@ -254,21 +260,48 @@ def test_one_confirm_may_be_for_many(channel: Channel, publisher: Publisher, set
     assert settled[3:] == [("ack", 8)]
 
 
-def test_a_message_that_comes_while_another_is_published_is_confirmed_for_itself(
+def elsewhere(act: Callable[[], object]) -> None:
+    """Do something in another thread, and wait until it is done."""
+    thread = threading.Thread(target=act, daemon=True)
+    thread.start()
+    thread.join(10)
+    assert not thread.is_alive(), "the other thread waits for this one"
+
+
+def test_a_confirm_that_is_read_before_the_publication_returns_is_of_that_message(
     channel: Channel, publisher: Publisher, settled: Settled
 ) -> None:
-    deliver = accept(channel)
-    coming = [raw(tag, "{", {**GOOD, "id": str(tag)}) for tag in range(2, 500)]
+    """A thread of the pool publishes what it rejects, while the worker's loop reads."""
+    publisher.meanwhile = lambda: elsewhere(lambda: publisher.say("basic_ack", 1, False))
+    accept(channel)(raw(7, "{"))
+    assert settled == [("ack", 7)]
 
-    def meanwhile() -> None:
-        if coming:
-            deliver(coming.pop(0))
 
-    publisher.meanwhile = meanwhile
-    deliver(raw(1, "{", {**GOOD, "id": "1"}))
-    assert publisher.ids == [str(tag) for tag in range(1, 500)]
-    publisher.say("basic_ack", 2, False)
-    assert settled == [("ack", 2)]
+def test_messages_of_several_threads_are_each_confirmed_for_themselves(
+    channel: Channel, publisher: Publisher, settled: Settled
+) -> None:
+    tags = [range(first, first + 100) for first in (1000, 2000, 3000, 4000)]
+    accept(channel)
+
+    def put(mine: range) -> None:
+        for tag in mine:
+            message = raw(tag, headers={**GOOD, "id": tag})
+            channel.connection.aside.put(_Letter(channel, "mail", message, "rejected", ""))
+
+    every = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=put, args=(mine,)) for mine in tags]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(every)
+    assert sorted(publisher.ids) == [tag for mine in tags for tag in mine]
+    for number in range(1, len(publisher.ids) + 1):
+        publisher.say("basic_ack", number, False)
+    assert settled == [("ack", tag) for tag in publisher.ids]
 
 
 def test_what_cannot_be_written_again_is_left_to_rabbitmq(
@@ -280,6 +313,35 @@ def test_what_cannot_be_written_again_is_left_to_rabbitmq(
     publisher.meanwhile = fail
     accept(channel)(raw(7, "{"))
     assert settled == [("reject", 7)]
+
+
+def test_what_was_not_written_has_no_number(channel: Channel, publisher: Publisher, settled: Settled) -> None:
+    def fail() -> None:
+        raise ValueError("a header that no table can hold")
+
+    deliver = accept(channel)
+    publisher.meanwhile = fail
+    deliver(raw(7, "{"))
+    publisher.meanwhile = lambda: None
+    deliver(raw(8, "{"))
+    publisher.say("basic_ack", 1, False)
+    assert settled == [("reject", 7), ("ack", 8)]
+
+
+def test_nothing_is_acknowledged_for_another_after_a_write_of_which_nobody_knows_how_far_it_came(
+    channel: Channel, publisher: Publisher, settled: Settled
+) -> None:
+    def fail() -> None:
+        raise TimeoutError
+
+    deliver = accept(channel)
+    publisher.meanwhile = fail
+    with pytest.raises(TimeoutError):
+        deliver(raw(7, "{"))
+    publisher.meanwhile = lambda: None
+    deliver(raw(8, "{"))
+    publisher.say("basic_ack", 1, False)
+    assert settled == [("reject", 8)]
 
 
 def test_nothing_is_settled_on_a_channel_that_has_ended(
