@@ -250,7 +250,7 @@ class Connection(Beating, pyamqp.Connection):  # type: ignore[misc]
         #: The queues whose dead letters have a place, as far as they were declared here.
         self.with_dead_letters: set[str] = set()
         self.aside: Aside | None = None
-        super().__init__(*args, **kwargs)
+        super().__init__(*args, frame_handler=rabbitmq_unreadable.frames, **kwargs)
 
 
 def _dead_letters(

@@ -17,7 +17,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from amqp import spec
+from amqp import basic_message, spec
+from amqp.method_framing import frame_handler
 from kombu.transport import pyamqp
 
 from broker_profiles.transports import failing, rabbitmq_dead, validity
@@ -26,10 +27,44 @@ from broker_profiles.transports.store import DELIVERIES_EXHAUSTED, REJECTED, UNR
 
 logger = logging.getLogger(__name__)
 
+#: The header that stands for all of a message's where they cannot be decoded, and says why.
+HEADERS_LOST = "x-headers-lost"
+
+#: The bytes of a frame before the properties: its class, and how long the body is.
+_BEFORE_PROPERTIES = 12
+
 #: Seconds for which a channel that is closed waits for confirms.
 _CONFIRMED = 1.0
 
 _ERRORS_OF_THE_BROKER = (*pyamqp.Transport.connection_errors, *pyamqp.Transport.channel_errors)
+
+
+def frames(connection: Any, callback: Callable[..., None]) -> Callable[[tuple[int, int, bytes]], bool]:
+    """Return what takes the frames of a connection, by py-amqp, which fails on tables nested too deep.
+
+    Their message has `HEADERS_LOST` instead of its own properties, and is set aside as unreadable.
+    """
+    dispatched = 0
+
+    def dispatch(*method: Any) -> None:
+        nonlocal dispatched
+        dispatched += 1
+        callback(*method)
+
+    handle = frame_handler(connection, dispatch)
+
+    def take(frame: tuple[int, int, bytes]) -> bool:
+        before = dispatched
+        try:
+            return bool(handle(frame))
+        except RecursionError as error:
+            if dispatched != before:
+                raise  # of whom the message was given to
+            said = basic_message.Message(application_headers={HEADERS_LOST: validity.text_of(error)})
+            kind, channel, header = frame
+            return bool(handle((kind, channel, header[:_BEFORE_PROPERTIES] + said._serialize_properties())))
+
+    return take
 
 
 class Message(Readable, pyamqp.Message):  # type: ignore[misc]
@@ -88,7 +123,7 @@ class Reading:
         return deliver
 
     def _deliver(self, at_hand: _AtHand, callback: Callable[[Any], None]) -> None:
-        problem = validity.problem_with(at_hand.headers)
+        problem = at_hand.headers.get(HEADERS_LOST) or validity.problem_with(at_hand.headers)
         if problem:
             self._set_aside(at_hand, UNREADABLE, problem)
             return

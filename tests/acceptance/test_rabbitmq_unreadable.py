@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import struct
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -83,6 +84,21 @@ def test_many_at_once_between_good_ones(connection: Connection, queue: str, serv
         drain(consumer, lambda: len(good) == 10 and count(connection, dead_letter_queue(queue)) == 200)
     found = dead(connection, queue, 100)  # of the list's first page
     assert {(letter.reason, letter.detail[:11]) for letter in found} == {("cannot decode", "DecodeError")}
+    assert count(connection, queue) == 0
+
+
+def test_headers_that_are_nested_too_deep(connection: Connection, queue: str, server: ServerOf) -> None:
+    table = b""
+    for _ in range(2000):
+        table = b"\0F" + struct.pack(">I", len(table)) + table
+    message = connection.default_channel.prepare_message(b"[[], {}, {}]")
+    # py-amqp could not write them either.
+    message._serialize_properties = lambda: struct.pack(">HI", 0x2000, len(table)) + table
+    connection.default_channel.basic_publish(message, exchange="", routing_key=queue)
+    with consuming(server("rabbitmq").url, queue, 1) as consumer:
+        drain(consumer, lambda: count(connection, dead_letter_queue(queue)) == 1)
+    (letter,) = dead(connection, queue, 1)
+    assert (letter.reason, letter.detail[:15]) == ("cannot decode", "RecursionError:")
     assert count(connection, queue) == 0
 
 

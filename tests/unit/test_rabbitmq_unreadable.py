@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import struct
 import sys
 import threading
 import time
@@ -13,11 +14,12 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
+from amqp import spec
 from amqp.basic_message import Message as Raw
 from amqp.spec import Basic
 from kombu.transport import pyamqp
 
-from broker_profiles.transports.rabbitmq import Channel
+from broker_profiles.transports.rabbitmq import Channel, Connection
 from broker_profiles.transports.rabbitmq_unreadable import _CONFIRMED, Aside, _Letter
 
 GOOD: dict[str, Any] = {"task": "send", "id": "one"}
@@ -396,3 +398,55 @@ def test_the_channel_for_dead_letters_is_opened_once_for_all_consumers(channel: 
     assert isinstance(first, Aside)
     accept(channel)
     assert channel.connection.aside is first
+
+
+def inbound(callback: Callable[..., None]) -> Callable[[tuple[int, int, bytes]], Any]:
+    """Return what takes the frames of a connection that is not connected."""
+    connection = Connection()
+    return connection.frame_handler_cls(SimpleNamespace(bytes_recv=0), callback)
+
+
+def of_a_delivery(levels: int, body: bytes) -> list[tuple[int, int, bytes]]:
+    """Return the frames of a message whose headers are so many tables within each other."""
+    table = b""
+    for _ in range(levels):
+        table = b"\0F" + struct.pack(">I", len(table)) + table
+    header = struct.pack(">HHQHI", spec.Basic.CLASS_ID, 0, len(body), 0x2000, len(table)) + table
+    bodies = [(3, 1, body)] if body else []
+    return [(1, 1, struct.pack(">HH", *spec.Basic.Deliver)), (2, 1, header), *bodies]
+
+
+@pytest.mark.parametrize("body", [b"[[], {}, {}]", b""])
+def test_headers_that_are_nested_too_deep_are_a_dead_letter_with_its_reason(
+    channel: Channel, publisher: Publisher, settled: Settled, body: bytes
+) -> None:
+    received: list[Any] = []
+
+    def receive(number: int, method: Any, arguments: bytes, message: Raw) -> None:
+        message.delivery_info = {"delivery_tag": 1}
+        channel.reading("mail", received.append)(message)
+
+    take = inbound(receive)
+    for each in of_a_delivery(5000, body):
+        take(each)
+    ((reason, detail),) = publisher.said
+    assert (reason, detail[:15], received) == ("cannot decode", "RecursionError:", [])
+    assert [message.body or b"" for message in publisher.published] == [body]
+    publisher.say("basic_ack", 1, False)
+    assert settled == [("ack", 1)]
+
+
+def test_the_next_message_is_read_and_what_its_consumer_raises_is_raised() -> None:
+    tags: list[int] = []
+
+    def receive(number: int, method: Any, arguments: bytes, message: Raw) -> None:
+        tags.append(len(message.properties["application_headers"]))
+        raise RecursionError("of the consumer")
+
+    take = inbound(receive)
+    for levels in (5000, 1):
+        method, header = of_a_delivery(levels, b"")
+        take(method)
+        with pytest.raises(RecursionError, match="of the consumer"):
+            take(header)
+    assert tags == [1, 1]
