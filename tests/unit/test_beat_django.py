@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from kombu import pools
 
 from broker_profiles import configure
 from broker_profiles.transports.sqlite import SQLiteStore
+from tests.waiting import until
 
 HOUR = timedelta(hours=1)
 
@@ -129,3 +131,43 @@ def test_a_task_that_is_enabled_again_begins_anew(
     again = make()
     go(again, again)
     assert store.sizes("celery").ready == 0
+
+
+@pytest.mark.parametrize("new_beat", [False, True])
+def test_a_one_off_task_that_is_enabled_again_runs_once_more(
+    make: Callable[[], Any], task: Any, store: SQLiteStore, new_beat: bool
+) -> None:
+    """With a start time: the entry's last run is long ago then, so that it is due."""
+    from django_celery_beat.models import IntervalSchedule
+
+    task.interval, _ = IntervalSchedule.objects.get_or_create(every=1, period=IntervalSchedule.SECONDS)
+    task.one_off, task.start_time, task.last_run_at = True, datetime.now(UTC) - HOUR, None
+    beat = make()
+    for number in (1, 2):
+        task.enabled = True
+        task.save()
+        beat = make() if new_beat else beat
+        until(partial(disabled_by, beat, task), 30, "the task ran, and is disabled")
+        assert store.sizes("celery").ready == number
+
+
+def test_a_one_off_task_whose_beat_was_killed_after_it_ran_does_not_run_again(
+    make: Callable[[], Any], task: Any, store: SQLiteStore
+) -> None:
+    task.one_off, task.start_time, task.last_run_at = True, datetime.now(UTC) - HOUR, None
+    task.save()
+    go(make())
+    assert store.sizes("celery").ready == 1
+    later = make()
+    go(later, later)
+    task.refresh_from_db()
+    assert not task.enabled
+    assert store.sizes("celery").ready == 1
+
+
+def disabled_by(beat: Any, task: Any) -> bool:
+    """Let a beat go round; return whether a task is disabled."""
+    go(beat)
+    beat.sync()
+    task.refresh_from_db()
+    return not task.enabled
