@@ -195,27 +195,36 @@ class MongoDBQueues(Store):
             now = next(iter(db.messages.aggregate(time)), {}).get("now")
         if now is None:
             return 0
-        removed = self._discard_oldest({"died_at": {"$lt": now - int(seconds * 1000)}}, PAGE)
+        with self._link.use() as db:
+            old = _oldest_dead(db, {"died_at": {"$lt": now - int(seconds * 1000)}})
+        removed = self.discard(old) if old else 0
         for queue in queues:
-            if removed:
-                break
-            with self._link.use() as db:
-                beyond = min(PAGE, db.messages.count_documents({"state": DEAD, "queue": queue}) - kept)
-            if beyond > 0:
-                removed = self._discard_oldest({"queue": queue}, beyond)
+            removed = removed or self._discard_beyond(queue, kept)
         return removed
 
-    def _discard_oldest(self, query: Document, most: int) -> int:
+    def _discard_beyond(self, queue: str, kept: int) -> int:
+        """Delete some of the oldest that are more than a queue keeps."""
+        all_of_it = {"state": DEAD, "queue": queue}
         with self._link.use() as db:
-            oldest = db.messages.find({"state": DEAD, **query}, {"_id": 1}).sort([("died_at", 1), ("_id", 1)])
-            ids = [letter["_id"] for letter in oldest.limit(most)]
-        return self.discard(ids) if ids else 0
+            if db.messages.count_documents(all_of_it) <= kept:
+                return 0
+            oldest = _oldest_dead(db, {"queue": queue})
+            # Counted once more, after looking: what another has removed before is not taken twice for one
+            # too many, and what it removes after this is no younger than what is removed here.
+            beyond = db.messages.count_documents(all_of_it) - kept
+        return self.discard(oldest[:beyond]) if beyond > 0 else 0
 
     def discard(self, ids: Sequence[int | str]) -> int:
         """Delete dead letters."""
         query = {"_id": {"$in": [str(id_) for id_ in ids]}, "state": DEAD}
         with self._link.use() as db:
             return db.messages.delete_many(query).deleted_count
+
+
+def _oldest_dead(db: Collections, query: Document) -> list[str]:
+    """Return the ids of a page of dead letters, the oldest first."""
+    oldest = db.messages.find({"state": DEAD, **query}, {"_id": 1}).sort([("died_at", 1), ("_id", 1)])
+    return [letter["_id"] for letter in oldest.limit(PAGE)]
 
 
 def upserted(collection: Collection[Document], query: Document, update: Any) -> Document:

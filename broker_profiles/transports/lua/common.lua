@@ -18,6 +18,7 @@
 --   bindings:EXCHANGE set of "KEY\0QUEUE"; bound:QUEUE is a set of "EXCHANGE\0KEY"
 --   marks             hash: mark -> what it says; marks:used is a sorted set: mark by its last use
 --   dead              hash: id -> record; dead:ids and dead:ids:QUEUE are sorted sets of ids
+--   dead:at           hash: id of a dead letter -> when it died, so that its record need not be read for it
 --
 -- A rank is (9 - priority) * SPAN + number: it is the id of a message, its score and its place. As a
 -- double holds whole numbers up to 2^53, ten priorities leave room for 2^49 messages. Times are

@@ -81,6 +81,7 @@ local function bury(rank, queue, deliveries, reason, detail)
     local id = call('INCR', P .. 'sequence')
     local priority = 9 - math.floor(rank / SPAN)
     call('HSET', P .. 'dead', id, cmsgpack.pack(queue, body, priority, reason, detail, deliveries, now))
+    call('HSET', P .. 'dead:at', id, now)
     call('ZADD', P .. 'dead:ids', id, id)
     call('ZADD', P .. 'dead:ids:' .. queue, id, id)
 end

@@ -174,6 +174,30 @@ class TestBetweenTwoWrites:
         assert store.replay(ids) == 2
         assert bodies(store.reserve("c", ["q"], 5)) == [b"1", b"2"]
 
+    @pytest.mark.parametrize("look", [1, 2, 3])
+    def test_two_that_trim_at_once_leave_what_a_queue_keeps(
+        self, store: Store, other: Store, monkeypatch: pytest.MonkeyPatch, look: int
+    ) -> None:
+        send(store, *(b"%d" % number for number in range(10)))
+        store.set_aside(receipts(store.reserve("c", ["q"], 10)), REJECTED)
+        looks: list[int] = []
+
+        def trimmed_before(original: Any) -> Any:
+            def looked(*args: Any, **kwargs: Any) -> Any:
+                looks.append(1)
+                if len(looks) == look:
+                    assert other.expire_dead_letters(["q"], 60.0, 6) == 4
+                return original(*args, **kwargs)
+
+            return looked
+
+        with store._link.use() as db:  # type: ignore[attr-defined]
+            for method in ("count_documents", "find"):
+                monkeypatch.setattr(db.messages, method, trimmed_before(getattr(db.messages, method)))
+        store.expire_dead_letters(["q"], 60.0, 6)
+        assert len(looks) >= look
+        assert sorted(letter.body for letter in other.dead_letters()) == [b"4", b"5", b"6", b"7", b"8", b"9"]
+
     def test_a_queue_that_is_half_dropped_is_still_known(self, store: Store, cut_off: CutOff) -> None:
         store.bind("x", "", "q")
         send(store, b"1")

@@ -182,3 +182,34 @@ class TestMany(StoreFixtures):
         assert 0.35 < time.monotonic() - began < 1.9
         assert bodies(eventually(lambda: store.reserve("c", ["q"], 1))) == [b"soon"]
         timer.join()
+
+
+class TestDeadLetters(StoreFixtures):
+    def bury(self, store: Store) -> int | str:
+        send(store, b"1")
+        store.set_aside(receipts(store.reserve("c", ["q"], 1)), REJECTED)
+        return store.dead_letters()[-1].id
+
+    def test_none_is_read_to_learn_how_old_it_is(self, store: Store, admin: Any) -> None:
+        admin.hset("{broker-profiles}:dead", self.bury(store), b"what nobody can read")
+        assert store.expire_dead_letters(["q"], 60.0, 10) == 0
+        assert store.sizes("q") == Sizes(dead=1)
+
+    def test_one_of_an_earlier_version_is_read_once(self, store: Store, admin: Any) -> None:
+        first = self.bury(store)
+        record = admin.hget("{broker-profiles}:dead", first)
+        admin.delete("{broker-profiles}:dead:at")
+        assert store.expire_dead_letters(["q"], 60.0, 10) == 0
+        admin.hset("{broker-profiles}:dead", first, b"what nobody can read")
+        assert store.expire_dead_letters(["q"], 60.0, 10) == 0
+        admin.hset("{broker-profiles}:dead", first, record)
+        eventually(lambda: store.expire_dead_letters(["q"], 0.05, 10) == 1)
+        assert admin.keys("*:dead*") == []
+
+    def test_one_whose_record_is_lost_is_forgotten(self, store: Store, admin: Any) -> None:
+        for seconds, kept in ((0.05, 10), (60.0, 0)):
+            admin.hdel("{broker-profiles}:dead", self.bury(store))
+            admin.delete("{broker-profiles}:dead:at")
+            store.expire_dead_letters(["q"], seconds, kept)
+            store.expire_dead_letters(["q"], 60.0, 0)
+            assert admin.keys("*:dead*") == []
