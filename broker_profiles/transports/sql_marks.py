@@ -9,14 +9,22 @@ from __future__ import annotations
 import re
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from broker_profiles.transports.sql_leases import SQLLeases
 from broker_profiles.transports.sql_queues import marks as parameters
-from broker_profiles.transports.sql_schema import LONGEST_NAME, MARKS
+from broker_profiles.transports.sql_schema import LONGEST_NAME, MARKS, QUEUES
 from broker_profiles.transports.store import Outgoing, Step
 
 _PARAMETER = re.compile(r"%\((\w+)\)s")
+
+
+@dataclass(frozen=True, slots=True)
+class _Sending(Step):
+    """A step, and the queues that have to be there for what it sends."""
+
+    queues: tuple[str, ...]
 
 
 class SQLMarks(SQLLeases):
@@ -32,21 +40,30 @@ class SQLMarks(SQLLeases):
     def advance(self, step: Step, messages: Sequence[Outgoing] = ()) -> bool:
         """Make what has to be there known, then compare, change and insert in one round trip."""
         self._session.driver.check_name(step.name, LONGEST_NAME)
-        names = {message.queue for message in messages}
+        names = sorted({message.queue for message in messages})
         self._check(messages)
-        for name in names:
+        sending = _Sending(step.name, step.seen, step.value, tuple(names))
+        while not self._try(sending, messages):
+            found = self.marks([step.name]).get(step.name)
+            if found == step.value:
+                return True
+            if found != step.seen:
+                return False
+            # A queue was dropped, or the row removed, between two statements.
+        if names:
+            self._published(names)
+        return True
+
+    def _try(self, sending: _Sending, messages: Sequence[Outgoing]) -> bool:
+        for name in sending.queues:
             self.declare(name, expires=None, message_ttl=None)
-        if step.seen is None:
+        if sending.seen is None:
             self._change(
                 f"INSERT INTO {MARKS} (name, value, used_at) VALUES (%s, '', {self.now}) "
                 f"{self.or_nothing('name')}",
-                (step.name,),
+                (sending.name,),
             )
-        if self._session.run(lambda cursor: self._step(cursor, step, messages)):
-            if names:
-                self._published(names)
-            return True
-        return self.marks([step.name]).get(step.name) == step.value
+        return self._session.run(lambda cursor: self._step(cursor, sending, messages))
 
     def keep_marks(self, names: Sequence[str], seconds: float) -> None:
         """Note the time, and delete what has an older one."""
@@ -56,10 +73,19 @@ class SQLMarks(SQLLeases):
         self._change(f"DELETE FROM {MARKS} WHERE used_at <= {self.now} - %s", (int(seconds * 1000),))
 
     def _update(self, step: Step) -> tuple[str, dict[str, Any]]:
-        """Return the statement that changes a mark if it says what was seen of it, and its values."""
+        """Return the statement that changes a mark if it says what was seen of it, and its values.
+
+        It changes nothing where one of the step's queues is not there, and its message would not be inserted.
+        """
         where = "name = %(name)s AND value = %(seen)s"
-        sql = f"UPDATE {MARKS} SET value = %(value)s, used_at = {self.now} WHERE {where}"
-        return sql, {"value": step.value, "name": step.name, "seen": step.seen or ""}
+        values = {"value": step.value, "name": step.name, "seen": step.seen or ""}
+        queues = step.queues if isinstance(step, _Sending) else ()
+        if queues:
+            known = {f"queue{number}": name for number, name in enumerate(queues)}
+            these = ", ".join(f"%({key})s" for key in known)
+            where += f" AND (SELECT count(*) FROM {QUEUES} WHERE name IN ({these})) = {len(known)}"
+            values |= known
+        return f"UPDATE {MARKS} SET value = %(value)s, used_at = {self.now} WHERE {where}", values
 
     @abstractmethod
     def _check(self, messages: Sequence[Outgoing]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import random
 import threading
@@ -21,13 +22,35 @@ from broker_profiles.transports.sql_schema import (
 )
 from broker_profiles.transports.sql_session import Session
 from broker_profiles.transports.sql_store import SQLStore
-from broker_profiles.transports.store import REJECTED, Outgoing, Receipt, Sizes, Store
+from broker_profiles.transports.store import REJECTED, Outgoing, Receipt, Sizes, Step, Store
 from tests.stores.sql_servers import OPTIONS, SQLServerContract, run_sql
 from tests.stores.storing import bodies, eventually, receipts
 
 
 class SQLStoreContract(SQLServerContract):
     """The contract for a store in a SQL database."""
+
+    # -- marks --------------------------------------------------------------------------------------
+
+    @pytest.mark.parametrize("seen", [None, "0"])
+    def test_a_queue_that_is_dropped_under_a_step_with_a_mark_is_made_again(
+        self, store: Store, other: Store, monkeypatch: pytest.MonkeyPatch, seen: str | None
+    ) -> None:
+        """Else the mark would say that the message was sent, and there would be none."""
+        assert isinstance(store, SQLStore)
+        assert seen is None or other.advance(Step("m", None, seen))
+        step, dropped = store._step, iter(["r", "q"])
+
+        def drop_first(*arguments: Any) -> bool:
+            for name in itertools.islice(dropped, 1):
+                other.drop(name)
+            return step(*arguments)
+
+        monkeypatch.setattr(store, "_step", drop_first)
+        assert store.advance(Step("m", seen, "1"), [Outgoing("q", b"1"), Outgoing("r", b"2")])
+        assert bodies(other.reserve("c", ["q", "r"], 5)) == [b"1", b"2"]
+        assert next(dropped, None) is None
+        assert other.marks(["m"]) == {"m": "1"}
 
     # -- many ---------------------------------------------------------------------------------------
 
