@@ -16,7 +16,10 @@ from collections.abc import Iterable
 # To the last @ of an address: a password may hold anything that somebody forgot to escape.
 _CREDENTIALS = re.compile(r"(?P<head>[A-Za-z][A-Za-z0-9+.-]*://[^\s/?#:@]*):[^\s;]*@")
 #: Names of settings, headers and arguments whose values only their owner should know.
-SECRET_NAME = re.compile(r"pass|secret|token|credential|(access|api|account)_key", re.IGNORECASE)
+SECRET_NAME = re.compile(
+    r"pass|pwd|\bpw\b|secret|token|credential|authorization|cookie|(access|api|account|private)[-_]?key",
+    re.IGNORECASE,
+)
 
 HIDDEN = "***"
 

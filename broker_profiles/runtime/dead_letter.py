@@ -21,11 +21,15 @@ REASONS = (store.DELIVERIES_EXHAUSTED, store.UNREADABLE, store.UNKNOWN_TASK, sto
 _PREVIEW = 500
 _ARGUMENTS = ("argsrepr", "kwargsrepr")
 
-# A text that stands for an argument's name, and the value behind it as far as it was kept.
+#: The most characters of arguments that are shown; Celery keeps a quarter of it.
+_LONGEST = 4096
+
+# A text that stands for an argument's name, and what is behind it: a plain text or value, or else all there
+# is, for where something else ends nobody can say of what was shortened and may hold any brackets and quotes.
 _NAMED = re.compile(
     rf"""(?P<name>['"][^'"]*(?:{SECRET_NAME.pattern})[^'"]*['"]\s*:\s*)"""
-    r"""(?:'(?:[^'\\]|\\.)*'?|"(?:[^"\\]|\\.)*"?|\[[^\]]*\]?|\([^)]*\)?|\{[^}]*\}?|[^,}\s]+)""",
-    re.IGNORECASE,
+    r"""(?:(?:b?'(?:[^'\\]|\\.)*'|b?"(?:[^"\\]|\\.)*"|none|null|true|false|-?\d[\d.e+-]*)(?=\s*[,)\]}])|.+)""",
+    re.IGNORECASE | re.DOTALL,
 )
 
 
@@ -137,7 +141,7 @@ def _call(body: bytes) -> tuple[list[Any], dict[str, Any]] | None:
 
 
 def _hidden(text: str) -> str:
-    return _NAMED.sub(rf"\g<name>'{HIDDEN}'", redact(text))
+    return _NAMED.sub(rf"\g<name>'{HIDDEN}'", redact(text[:_LONGEST]))
 
 
 def _text(value: Any) -> str:
