@@ -1,7 +1,7 @@
 """Dead letters, the same on every broker that keeps them: list, read, replay, discard.
 
 A message is set aside with its reason when it has been delivered too often, was rejected, or cannot be
-read. It stays until a person has looked at it and either replays or discards it.
+read. It stays for a stated time, for a person to look at it and replay or discard it.
 """
 
 from __future__ import annotations
