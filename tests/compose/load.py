@@ -42,11 +42,14 @@ def send(task: Any, task_id: str, **options: Any) -> None:
 
 
 def value(task_id: str) -> Any:
-    """Return the value of a task, or in words why there is none."""
-    try:
-        return app.AsyncResult(task_id).get(timeout=max(1.0, DEADLINE - time.monotonic()))
-    except Exception as error:
-        return repr(error)
+    """Return the value of a task, or in words why there is none; its store may be away for a while."""
+    while True:
+        try:
+            return app.AsyncResult(task_id).get(timeout=max(1.0, DEADLINE - time.monotonic()))
+        except Exception as error:
+            if time.monotonic() > DEADLINE:
+                return repr(error)
+            time.sleep(PACE)
 
 
 def main() -> None:
