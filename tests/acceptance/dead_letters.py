@@ -8,6 +8,7 @@ from typing import Any
 from kombu import Connection
 
 from broker_profiles.transports import envelope
+from broker_profiles.transports.rabbitmq_dead import dead_letter_queue
 from broker_profiles.transports.rabbitmq_dead_letters import DeadLetters
 from broker_profiles.transports.store import DeadLetter
 from tests.waiting import until
@@ -39,12 +40,16 @@ def task_ids(found: Iterable[DeadLetter]) -> list[str]:
 
 
 def dead(connection: Connection, queue: str, count: int) -> list[Any]:
-    """Return the dead letters once there are so many: RabbitMQ moves them a moment later."""
-    found: list[Any] = []
+    """Return the dead letters once there are so many: RabbitMQ moves them a moment later.
+
+    They are counted before they are looked at, for what was looked at comes behind the rest.
+    """
 
     def are_there() -> bool:
-        found[:] = letters(connection, queue).dead_letters()
-        return len(found) == count
+        with connection.channel() as counting:
+            return bool(counting.queue_declare(dead_letter_queue(queue), passive=True).message_count >= count)
 
     until(are_there, 20, f"{count} dead letters")
+    found: list[Any] = letters(connection, queue).dead_letters()
+    assert len(found) == count
     return found
