@@ -29,7 +29,7 @@ class TestErrors:
         began = time.monotonic()
         with pytest.raises(StoreUnavailable, match="refused") as caught:
             MongoDBStore.open(f"mongodb://user:{SECRET}@127.0.0.1:{port}/x", {"timeout_seconds": 1.0})
-        assert time.monotonic() - began < 9
+        assert time.monotonic() - began < 4.5  # 5 is what it waits unless told
         assert str(caught.value).startswith(
             f"MongoDB at 127.0.0.1:{port} cannot be reached: 127.0.0.1:{port}"
         )
@@ -44,7 +44,7 @@ class TestErrors:
             began = time.monotonic()
             with pytest.raises(StoreUnavailable):
                 MongoDBStore.open(f"mongodb://{address}/x", {"timeout_seconds": 1.0})
-            assert time.monotonic() - began < 9
+            assert time.monotonic() - began < 4.5  # 5 is what it waits unless told
 
     def test_a_wrong_password(self, url: str) -> None:
         parts = urlsplit(url)
@@ -116,7 +116,7 @@ class TestFaults:
             began = time.monotonic()
             with pytest.raises(StoreUnavailable):
                 call()
-            assert time.monotonic() - began < 9
+            assert time.monotonic() - began < 4.5  # 5 is what it waits unless told
         server.resume()
         assert eventually(lambda: bodies(store.reserve("c", ["q"], 1))) == [b"1"]
         store.close()
